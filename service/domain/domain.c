@@ -1,0 +1,698 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The life of a domain: its record, its connection, and the looks at QEMU. */
+
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/pidfd.h>
+
+#include "domain/internal.h"
+#include "log.h"
+
+#define BACKOFF_MIN (20 * USEC_PER_MSEC)
+#define TIMER_ACCURACY (5 * USEC_PER_MSEC)
+
+static void link_connect(Domain *d);
+
+static const char *const state_names[_DOMAIN_STATE_MAX] = {
+#define X(id, name) [DOMAIN_##id] = name,
+    DOMAIN_STATE_LIST(X)
+#undef X
+};
+
+const char *domain_state_to_string(DomainState s) {
+    return s < _DOMAIN_STATE_MAX ? state_names[s] : "";
+}
+
+/* ── readers ── */
+
+const char *domain_name(const Domain *d) {
+    return d->name;
+}
+const char *domain_qemu_name(const Domain *d) {
+    return d->qemu_name;
+}
+const char *domain_uuid(const Domain *d) {
+    return d->uuid;
+}
+const char *domain_socket(const Domain *d) {
+    return d->socket;
+}
+const char *domain_definition(const Domain *d) {
+    return d->definition;
+}
+const char *domain_version(const Domain *d) {
+    return d->version;
+}
+const char *domain_path(const Domain *d) {
+    return d->path;
+}
+const char *domain_journal_identity(const Domain *d) {
+    return journal_identity(d->journal);
+}
+const char *domain_trouble(const Domain *d) {
+    return d->trouble;
+}
+bool domain_is_automatic(const Domain *d) {
+    return d->automatic;
+}
+DomainState domain_state(const Domain *d) {
+    return d->state;
+}
+bool domain_is_live(const Domain *d) {
+    return d->live && !d->unresponsive;
+}
+bool domain_process_gone(const Domain *d) {
+    return d->process_gone;
+}
+const Instance *domain_instance(const Domain *d) {
+    return &d->instance;
+}
+bool domain_guest_runs(const Domain *d) {
+    return d->guest_runs;
+}
+View *domain_view(Domain *d) {
+    return d->view;
+}
+uint64_t domain_look_number(const Domain *d) {
+    return d->looks;
+}
+uint64_t domain_qmp_timeout(const Domain *d) {
+    return d->qmp_timeout;
+}
+QmpClient *domain_qmp(Domain *d) {
+    return d->qmp && qmp_is_ready(d->qmp) ? d->qmp : NULL;
+}
+
+uint64_t domain_look_next(const Domain *d) {
+    return d->looks + (d->scope ? 2 : 1);
+}
+
+/* ── record ── */
+
+static json_t *names_to_json(const Domain *d) {
+    json_t *names = json_object();
+    GHashTableIter iter;
+    void *key, *value;
+
+    g_hash_table_iter_init(&iter, d->disk_names);
+    while (g_hash_table_iter_next(&iter, &key, &value))
+        json_object_set_new(names, key, json_string(value));
+    return names;
+}
+
+static json_t *nodes_to_json(const Domain *d) {
+    json_t *nodes = json_object();
+    GHashTableIter iter;
+    void *key, *value;
+
+    g_hash_table_iter_init(&iter, d->named_nodes);
+    while (g_hash_table_iter_next(&iter, &key, &value)) {
+        const NamedNode *n = value;
+        json_object_set_new(
+            nodes, key,
+            json_pack("{s:s, s:s, s:b}", "path", n->path, "format", n->format, "block", n->block));
+    }
+    return nodes;
+}
+
+void domain_save(Domain *d, JournalDone done, void *userdata, JournalSlot **ret) {
+    json_t *document =
+        json_pack("{s:s, s:s, s:s, s:b, s:I, s:I, s:s, s:o, s:o}", "socket", d->socket,
+                  "definition", d->definition, "uuid", d->uuid, "automatic", d->automatic, "pid",
+                  (json_int_t) d->instance.pid, "start", (json_int_t) d->instance.start, "boot",
+                  d->instance.boot, "disk-names", names_to_json(d), "nodes", nodes_to_json(d));
+    char *text = json_dumps(document, JSON_COMPACT | JSON_SORT_KEYS);
+    JournalDomain record = {.name = d->name, .document = text};
+
+    journal_put_domain(d->journal, &record, done, userdata, ret);
+    d->dirty = false;
+    free(text);
+    json_decref(document);
+}
+
+void domain_forget(Domain *d, JournalDone done, void *userdata, JournalSlot **ret) {
+    JournalDomain record = {.name = d->name};
+
+    journal_put_domain(d->journal, &record, done, userdata, ret);
+}
+
+static bool record_parse(Domain *d, const char *document) {
+    json_t *root = json_loads(document, JSON_REJECT_DUPLICATES, NULL);
+    const char *socket = NULL, *definition = NULL, *uuid = NULL, *boot = NULL, *key;
+    json_int_t pid = 0, start = 0;
+    int automatic = 0;
+    json_t *names = NULL, *nodes = NULL, *value;
+    bool ok = root && json_unpack(root, "{s:s, s:s, s:s, s:b, s:I, s:I, s:s, s:o, s:o}", "socket",
+                                  &socket, "definition", &definition, "uuid", &uuid, "automatic",
+                                  &automatic, "pid", &pid, "start", &start, "boot", &boot,
+                                  "disk-names", &names, "nodes", &nodes) == 0;
+
+    if (ok) {
+        d->socket = g_strdup(socket);
+        d->definition = g_strdup(definition);
+        g_free(d->uuid);
+        d->uuid = g_strdup(uuid);
+        d->automatic = automatic;
+        d->instance.pid = pid;
+        d->instance.start = (uint64_t) start;
+        g_strlcpy(d->instance.boot, boot, sizeof(d->instance.boot));
+        json_object_foreach (names, key, value)
+            if (json_is_string(value))
+                g_hash_table_insert(d->disk_names, g_strdup(key),
+                                    g_strdup(json_string_value(value)));
+        json_object_foreach (nodes, key, value) {
+            const char *path, *format;
+            int block;
+            if (json_unpack(value, "{s:s, s:s, s:b}", "path", &path, "format", &format, "block",
+                            &block) == 0)
+                domain_name_node(d, key, path, format, block);
+        }
+        d->dirty = false;
+    }
+    json_decref(root);
+    return ok;
+}
+
+/* ── state ── */
+
+static void set_state(Domain *d, DomainState state, const char *trouble) {
+    bool changed = d->state != state;
+
+    if (!g_str_equal(d->trouble, trouble)) {
+        g_free(d->trouble);
+        d->trouble = g_strdup(trouble);
+    }
+    d->state = state;
+    if (changed)
+        d->hooks.changed(d, DOMAIN_CHANGED_STATE, d->userdata);
+}
+
+static const struct {
+    const char *run_state; /* RunState of qapi/run-state.json */
+    DomainState state;
+} run_states[] = {
+    {"running", DOMAIN_RUNNING},        {"paused", DOMAIN_PAUSED},
+    {"prelaunch", DOMAIN_PAUSED},       {"debug", DOMAIN_PAUSED},
+    {"io-error", DOMAIN_PAUSED},        {"save-vm", DOMAIN_PAUSED},
+    {"restore-vm", DOMAIN_PAUSED},      {"inmigrate", DOMAIN_PAUSED},
+    {"finish-migrate", DOMAIN_PAUSED},  {"postmigrate", DOMAIN_PAUSED},
+    {"shutdown", DOMAIN_SHUTDOWN},      {"guest-panicked", DOMAIN_CRASHED},
+    {"internal-error", DOMAIN_CRASHED}, {"suspended", DOMAIN_SUSPENDED},
+    {"watchdog", DOMAIN_PAUSED},
+};
+
+static DomainState state_from_status(const json_t *status, bool *ret_runs) {
+    const char *text = json_string_value(json_object_get(status, "status"));
+
+    *ret_runs = json_is_true(json_object_get(status, "running"));
+    for (size_t i = 0; text && i < G_N_ELEMENTS(run_states); i++)
+        if (g_str_equal(run_states[i].run_state, text))
+            return run_states[i].state;
+    return DOMAIN_OTHER;
+}
+
+/* ── looks ── */
+
+static void look_forget(Domain *d) {
+    for (guint i = 0; i < d->slots->len; i++)
+        qmp_slot_cancel(d->slots->pdata[i]);
+    g_ptr_array_set_size(d->slots, 0);
+    d->scope = 0;
+    d->outstanding = 0;
+    g_clear_pointer(&d->status, json_decref);
+    g_clear_pointer(&d->jobs, json_decref);
+    g_clear_pointer(&d->block_jobs, json_decref);
+}
+
+static int on_retry(sd_event_source *source, uint64_t usec, void *userdata) {
+    domain_look(userdata, LOOK_ALL);
+    return 0;
+}
+
+static void arm_timer(Domain *d, sd_event_source **source, uint64_t delay,
+                      sd_event_time_handler_t handler) {
+    if (!*source) {
+        int r = sd_event_add_time_relative(d->event, source, CLOCK_MONOTONIC, delay, TIMER_ACCURACY,
+                                           handler, d);
+        if (r < 0)
+            log_error("Domain \"%s\": no timer: %s", d->name, g_strerror(-r));
+        return;
+    }
+    sd_event_source_set_time_relative(*source, delay);
+    sd_event_source_set_enabled(*source, SD_EVENT_ONESHOT);
+}
+
+/* A deadline has passed: nobody may rely on what was known, everything is looked at again until an answer comes. */
+static void become_unresponsive(Domain *d) {
+    if (!d->unresponsive)
+        log_event(LOG_WARNING, MESSAGE_DOMAIN_UNRESPONSIVE,
+                  "Domain \"%s\" does not answer; its jobs wait, and go on when it does.", d->name);
+    d->unresponsive = true;
+    set_state(d, DOMAIN_UNRESPONSIVE, "QEMU does not answer");
+    d->hooks.link_changed(d, d->userdata);
+    arm_timer(d, &d->retry, USEC_PER_SEC, on_retry);
+}
+
+static void look_begin(Domain *d);
+
+static void look_complete(Domain *d) {
+    unsigned scope = d->scope;
+    bool first = !d->live;
+    DomainState state;
+
+    view_set_jobs(d->view, d->jobs, d->block_jobs);
+    state = state_from_status(d->status, &d->guest_runs);
+    look_forget(d);
+    d->looks++;
+    d->live = true;
+    d->unresponsive = false;
+    set_state(d, state, "");
+    if (scope & (LOOK_BLOCK | LOOK_NODES))
+        disks_update(d);
+    if (first)
+        d->hooks.link_changed(d, d->userdata);
+    if (d->dirty)
+        domain_save(d, NULL, NULL, NULL);
+    d->hooks.looked(d, d->userdata);
+    if (d->wanted && !d->scope)
+        look_begin(d);
+}
+
+static void look_failed(Domain *d, const QmpError *error) {
+    look_forget(d);
+    if (error->error == -ENOTCONN)
+        return; /* disconnected() follows */
+    if (error->error == -ETIMEDOUT)
+        become_unresponsive(d);
+    else {
+        log_warning("Domain \"%s\": QEMU refuses a query: %s", d->name, error->text);
+        arm_timer(d, &d->retry, USEC_PER_SEC, on_retry);
+    }
+}
+
+static void look_send(Domain *d, const char *command, json_t *arguments, QmpReplyFunc reply) {
+    QmpSlot *slot = NULL;
+
+    if (domain_send(d, &slot, command, arguments, -1, reply, d) < 0) {
+        d->failed = true;
+        return;
+    }
+    g_ptr_array_add(d->slots, slot);
+    d->outstanding++;
+}
+
+static void on_nodes(QmpClient *c, json_t *result, const QmpError *error, void *userdata);
+
+/* One answer has come; the last one completes the look, or asks for the nodes, which must not be asked for while a
+ * stream is concluded and not dismissed (QEMU 7.2 crashes). */
+static void look_answered(Domain *d) {
+    if (--d->outstanding > 0)
+        return;
+    g_ptr_array_set_size(d->slots, 0);
+    if (d->scope & LOOK_NODES) {
+        view_set_jobs(d->view, d->jobs, d->block_jobs);
+        d->scope &= ~(unsigned) LOOK_NODES;
+        if (!view_has_concluded(d->view, "stream")) {
+            d->scope |= LOOK_BLOCK;
+            look_send(d, "query-named-block-nodes", json_pack("{s:b}", "flat", true), on_nodes);
+            if (!d->failed)
+                return;
+        }
+    }
+    look_complete(d);
+}
+
+/* Slots of answered commands are gone: only the others may be cancelled. */
+static void slot_answered(Domain *d) {
+    g_ptr_array_remove_index(d->slots, 0);
+}
+
+#define REPLY_HANDLER(name, keep)                                                                  \
+    static void name(QmpClient *c, json_t *result, const QmpError *error, void *userdata) {        \
+        Domain *d = userdata;                                                                      \
+        slot_answered(d);                                                                          \
+        if (!result) {                                                                             \
+            look_failed(d, error);                                                                 \
+            return;                                                                                \
+        }                                                                                          \
+        keep;                                                                                      \
+        look_answered(d);                                                                          \
+    }
+
+REPLY_HANDLER(on_status, d->status = json_incref(result))
+REPLY_HANDLER(on_jobs, d->jobs = json_incref(result))
+REPLY_HANDLER(on_block_jobs, d->block_jobs = json_incref(result))
+REPLY_HANDLER(on_block, view_set_block(d->view, result))
+REPLY_HANDLER(on_nodes, view_set_nodes(d->view, result))
+
+/* The command is unstable by name: a QEMU without it is served, without filters between device and image. */
+static void on_graph(QmpClient *c, json_t *result, const QmpError *error, void *userdata) {
+    Domain *d = userdata;
+
+    slot_answered(d);
+    if (error && error->error != 0) {
+        look_failed(d, error);
+        return;
+    }
+    if (result)
+        view_set_graph(d->view, result);
+    look_answered(d);
+}
+
+static bool set_uuid(Domain *d, const json_t *result) {
+    const char *uuid = json_string_value(json_object_get(result, "UUID"));
+
+    if (!uuid || !string_is_printable(uuid) || g_str_equal(uuid, d->uuid))
+        return false;
+    g_free(d->uuid);
+    d->uuid = g_strdup(uuid);
+    d->dirty = true;
+    d->hooks.changed(d, DOMAIN_CHANGED_UUID, d->userdata);
+    return true;
+}
+REPLY_HANDLER(on_uuid, set_uuid(d, result))
+
+static void set_qemu_name(Domain *d, const json_t *result) {
+    const char *name = json_string_value(json_object_get(result, "name"));
+
+    g_free(d->qemu_name);
+    d->qemu_name = g_strdup(name && string_is_printable(name) ? name : "");
+}
+REPLY_HANDLER(on_name, set_qemu_name(d, result))
+
+static void look_begin(Domain *d) {
+    if (!domain_qmp(d) || d->scope)
+        return;
+    d->scope = d->wanted | LOOK_JOBS;
+    d->wanted = 0;
+    d->failed = false;
+    look_send(d, "query-status", NULL, on_status);
+    look_send(d, "query-jobs", NULL, on_jobs);
+    look_send(d, "query-block-jobs", NULL, on_block_jobs);
+    if (d->scope & LOOK_BLOCK) {
+        look_send(d, "query-block", NULL, on_block);
+        look_send(d, "x-debug-query-block-graph", NULL, on_graph);
+    }
+    if (!d->named) {
+        look_send(d, "query-uuid", NULL, on_uuid);
+        look_send(d, "query-name", NULL, on_name);
+        d->named = true;
+    }
+    if (d->failed)
+        look_forget(d); /* disconnected() follows */
+}
+
+void domain_look(Domain *d, unsigned scope) {
+    d->wanted |= scope | LOOK_JOBS;
+    look_begin(d);
+}
+
+static int on_poll(sd_event_source *source, uint64_t usec, void *userdata) {
+    Domain *d = userdata;
+
+    if (d->poll_interval == 0)
+        return 0;
+    domain_look(d, LOOK_JOBS);
+    arm_timer(d, &d->poll, d->poll_interval, on_poll);
+    return 0;
+}
+
+void domain_set_poll(Domain *d, uint64_t interval) {
+    if (interval == d->poll_interval)
+        return;
+    d->poll_interval = interval;
+    if (interval > 0)
+        arm_timer(d, &d->poll, interval, on_poll);
+    else if (d->poll)
+        sd_event_source_set_enabled(d->poll, SD_EVENT_OFF);
+}
+
+int domain_send(Domain *d, QmpSlot **ret_slot, const char *command, json_t *arguments, int fd,
+                QmpReplyFunc callback, void *userdata) {
+    if (!d->qmp) {
+        json_decref(arguments);
+        fd_close(fd);
+        return -ENOTCONN;
+    }
+    return qmp_send(d->qmp, ret_slot, command, arguments, fd, d->qmp_timeout, callback, userdata);
+}
+
+/* ── events: only hints to look ── */
+
+static unsigned event_scope(const char *name, json_t *data) {
+    static const struct {
+        const char *name;
+        unsigned scope;
+    } events[] = {
+        {"STOP", LOOK_JOBS},           {"RESUME", LOOK_JOBS},
+        {"SHUTDOWN", LOOK_JOBS},       {"GUEST_PANICKED", LOOK_JOBS},
+        {"SUSPEND", LOOK_JOBS},        {"WAKEUP", LOOK_JOBS},
+        {"BLOCK_IO_ERROR", LOOK_JOBS}, {"BLOCK_JOB_ERROR", LOOK_JOBS},
+        {"DEVICE_DELETED", LOOK_ALL},  {"DEVICE_TRAY_MOVED", LOOK_ALL},
+    };
+    static const char *const telling[] = {"ready", "pending", "concluded", "null"};
+
+    if (g_str_equal(name, "JOB_STATUS_CHANGE")) {
+        const char *status = json_string_value(json_object_get(data, "status"));
+        if (!status || string_index(telling, G_N_ELEMENTS(telling), status) < 0)
+            return 0; /* created, running, paused, standby, waiting flicker whenever anything drains */
+        return g_str_equal(status, "null") ? LOOK_ALL : LOOK_JOBS | LOOK_BLOCK;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(events); i++)
+        if (g_str_equal(events[i].name, name))
+            return events[i].scope;
+    return 0;
+}
+
+static void on_event(QmpClient *c, const char *name, json_t *data, uint64_t timestamp,
+                     void *userdata) {
+    unsigned scope = event_scope(name, data);
+
+    if (scope)
+        domain_look(userdata, scope);
+}
+
+/* ── connection ── */
+
+static int on_reconnect(sd_event_source *source, uint64_t usec, void *userdata) {
+    link_connect(userdata);
+    return 0;
+}
+
+/* Something appeared beside the socket: try at once instead of waiting for the back-off. */
+static int on_socket_watch(sd_event_source *source, const struct inotify_event *event,
+                           void *userdata) {
+    Domain *d = userdata;
+    g_autofree char *base = g_path_get_basename(d->socket);
+
+    if (event->len > 0 && g_str_equal(event->name, base) && !d->qmp)
+        arm_timer(d, &d->reconnect, 0, on_reconnect);
+    return 0;
+}
+
+static void link_schedule(Domain *d) {
+    if (!d->socket[0])
+        return; /* came as a descriptor: there is no way back */
+    if (!d->socket_watch) {
+        g_autofree char *dir = g_path_get_dirname(d->socket);
+        sd_event_add_inotify(d->event, &d->socket_watch, dir, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR,
+                             on_socket_watch, d);
+    }
+    arm_timer(d, &d->reconnect, d->backoff, on_reconnect);
+    d->backoff = MIN(d->backoff * 2, d->reconnect_max);
+}
+
+static void process_is_gone(Domain *d) {
+    if (d->process_gone)
+        return;
+    d->process_gone = true;
+    d->hooks.link_changed(d, d->userdata);
+}
+
+static int on_pidfd(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
+    Domain *d = userdata;
+
+    sd_event_source_set_enabled(source, SD_EVENT_OFF);
+    process_is_gone(d);
+    return 0;
+}
+
+/* Who answers at the socket? SO_PEERCRED names the process that called listen(), which is QEMU. */
+static void link_identify(Domain *d) {
+    Instance now = {0};
+    pid_t pid = 0;
+    uid_t uid;
+    gid_t gid;
+
+    qmp_peer(d->qmp, &pid, &uid, &gid);
+    if (pid > 0)
+        instance_read(pid, &now);
+    if (!instance_equal(&now, &d->instance)) {
+        d->instance = now;
+        g_hash_table_remove_all(d->named_nodes);
+        d->dirty = true;
+    }
+    d->process_gone = false;
+    g_clear_pointer(&d->pidfd_source, sd_event_source_disable_unref);
+    d->pidfd = fd_close(d->pidfd);
+    if (pid > 0)
+        d->pidfd = pidfd_open(pid, 0);
+    if (d->pidfd >= 0)
+        sd_event_add_io(d->event, &d->pidfd_source, d->pidfd, EPOLLIN, on_pidfd, d);
+}
+
+static void on_ready(QmpClient *c, const char *version, void *userdata) {
+    Domain *d = userdata;
+
+    d->backoff = BACKOFF_MIN;
+    g_clear_pointer(&d->socket_watch, sd_event_source_disable_unref);
+    if (version[0] && !g_str_equal(d->version, version)) {
+        g_free(d->version);
+        d->version = g_strdup(version);
+        d->hooks.changed(d, DOMAIN_CHANGED_VERSION, d->userdata);
+    }
+    link_identify(d);
+    domain_look(d, LOOK_ALL);
+}
+
+static void on_disconnected(QmpClient *c, int error, const char *reason, void *userdata) {
+    Domain *d = userdata;
+    bool was_live = d->live;
+
+    look_forget(d);
+    d->qmp = qmp_free(d->qmp);
+    d->live = d->unresponsive = d->named = d->guest_runs = false;
+    d->wanted = 0;
+    if (d->retry)
+        sd_event_source_set_enabled(d->retry, SD_EVENT_OFF);
+    view_clear(d->view);
+    if (was_live)
+        log_info("Domain \"%s\": disconnected: %s", d->name, reason);
+    if (error == -ETIMEDOUT)
+        set_state(d, DOMAIN_UNRESPONSIVE,
+                  "no greeting: another client holds the monitor, or QEMU does not answer");
+    else
+        set_state(d, DOMAIN_DISCONNECTED, reason);
+    if (instance_is_gone(&d->instance))
+        d->process_gone = true;
+    link_schedule(d);
+    d->hooks.link_changed(d, d->userdata);
+}
+
+static const QmpHandlers qmp_handlers = {
+    .ready = on_ready,
+    .event = on_event,
+    .disconnected = on_disconnected,
+};
+
+static void link_connect(Domain *d) {
+    if (d->qmp)
+        return;
+    int r = qmp_connect(d->event, d->socket, d->greeting_timeout, &qmp_handlers, d, &d->qmp);
+    if (r < 0) {
+        log_warning("Domain \"%s\": cannot connect: %s", d->name, g_strerror(-r));
+        link_schedule(d);
+    }
+}
+
+/* ── life ── */
+
+void domain_rename(Domain *d, const char *name) {
+    char *fresh = g_strdup(name);
+
+    g_free(d->name);
+    free(d->path);
+    d->name = fresh;
+    d->path = NULL;
+    sd_bus_path_encode("/org/blockjob1/domain", d->name, &d->path);
+}
+
+static Domain *domain_alloc(sd_event *event, Journal *journal, const DomainParams *p,
+                            const DomainHooks *hooks, void *userdata) {
+    Domain *d = g_new0(Domain, 1);
+
+    d->event = event;
+    d->journal = journal;
+    d->hooks = *hooks;
+    d->userdata = userdata;
+    d->name = g_strdup(p->name);
+    d->uuid = g_strdup("00000000-0000-0000-0000-000000000000");
+    d->qemu_name = g_strdup("");
+    d->version = g_strdup("");
+    d->trouble = g_strdup("");
+    d->qmp_timeout = p->qmp_timeout;
+    d->greeting_timeout = p->greeting_timeout;
+    d->reconnect_max = p->reconnect_max;
+    d->pidfd = -1;
+    d->backoff = BACKOFF_MIN;
+    d->view = view_new();
+    d->slots = g_ptr_array_new();
+    d->disks = g_ptr_array_new();
+    d->disk_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    d->named_nodes = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, named_node_free);
+    sd_bus_path_encode("/org/blockjob1/domain", d->name, &d->path);
+    return d;
+}
+
+int domain_new(sd_event *event, Journal *journal, const DomainParams *p, const DomainHooks *hooks,
+               void *userdata, Domain **ret) {
+    g_autoptr(Domain) d = domain_alloc(event, journal, p, hooks, userdata);
+    int r;
+
+    d->socket = g_strdup(p->socket);
+    d->definition = g_strdup(p->definition);
+    d->automatic = p->automatic;
+    if (p->fd >= 0) {
+        r = qmp_adopt(event, p->fd, false, p->greeting_timeout, &qmp_handlers, d, &d->qmp);
+        if (r < 0)
+            return r;
+    } else
+        link_connect(d);
+    *ret = g_steal_pointer(&d);
+    return 0;
+}
+
+int domain_restore(sd_event *event, Journal *journal, const DomainParams *p, const char *document,
+                   const DomainHooks *hooks, void *userdata, Domain **ret) {
+    g_autoptr(Domain) d = domain_alloc(event, journal, p, hooks, userdata);
+
+    if (!record_parse(d, document))
+        return -EBADMSG;
+    d->process_gone = instance_is_gone(&d->instance);
+    if (d->socket[0])
+        link_connect(d);
+    else
+        d->state = DOMAIN_DISCONNECTED;
+    *ret = g_steal_pointer(&d);
+    return 0;
+}
+
+Domain *domain_free(Domain *d) {
+    if (!d)
+        return NULL;
+    look_forget(d);
+    qmp_free(d->qmp);
+    sd_event_source_disable_unref(d->pidfd_source);
+    sd_event_source_disable_unref(d->reconnect);
+    sd_event_source_disable_unref(d->socket_watch);
+    sd_event_source_disable_unref(d->poll);
+    sd_event_source_disable_unref(d->retry);
+    fd_close(d->pidfd);
+    disks_free(d);
+    g_ptr_array_unref(d->disks);
+    g_ptr_array_unref(d->slots);
+    g_hash_table_unref(d->disk_names);
+    g_hash_table_unref(d->named_nodes);
+    view_free(d->view);
+    g_free(d->name);
+    g_free(d->qemu_name);
+    g_free(d->uuid);
+    g_free(d->socket);
+    g_free(d->definition);
+    g_free(d->version);
+    g_free(d->trouble);
+    free(d->path);
+    g_free(d);
+    return NULL;
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/* Domain: one QEMU process as the service knows it, and its disks.
+ *
+ * A domain keeps its connection: it reconnects with back-off, has a deadline on every command, and never makes
+ * anybody else wait. What QEMU's state is, is known only from a look: a fixed sequence of queries (qemu.md's order)
+ * whose answers make up the view. Events and finished commands ask for a look; looks are one at a time, and what is
+ * asked for while one runs is looked at in the next. */
+
+#include <glib.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "domain/instance.h"
+#include "domain/view.h"
+#include "failure.h"
+#include "journal/journal.h"
+#include "qmp/qmp.h"
+
+#define DOMAIN_STATE_LIST(X)                                                                       \
+    X(CONNECTING, "connecting")                                                                    \
+    X(RUNNING, "running")                                                                          \
+    X(PAUSED, "paused")                                                                            \
+    X(SHUTDOWN, "shutdown")                                                                        \
+    X(CRASHED, "crashed")                                                                          \
+    X(SUSPENDED, "suspended")                                                                      \
+    X(OTHER, "other")                                                                              \
+    X(UNRESPONSIVE, "unresponsive")                                                                \
+    X(DISCONNECTED, "disconnected")
+
+typedef enum {
+#define X(id, name) DOMAIN_##id,
+    DOMAIN_STATE_LIST(X)
+#undef X
+        _DOMAIN_STATE_MAX
+} DomainState;
+const char *domain_state_to_string(DomainState s);
+
+typedef struct Domain Domain;
+
+typedef struct Disk {
+    Domain *domain;
+    char *name;   /* vda, …; unique in the domain */
+    char *device; /* qdev path or id; identifies the disk while it is plugged */
+    char *root;   /* node directly under the device; NULL when empty */
+    char *node;   /* image under the filters; NULL when empty */
+    char *source; /* path of that image, "" when unknown or empty */
+    char *format; /* "qcow2", "raw", …; "" when empty */
+    bool block;   /* the source is a block device */
+    uint64_t size, allocated;
+    bool read_only, removable;
+    void *job;     /* the active Job on this disk, for the owner of the domain; NULL */
+    unsigned seen; /* number of the look that saw it last */
+} Disk;
+
+/* Which properties changed; bits. */
+typedef enum {
+    DOMAIN_CHANGED_STATE = 1 << 0,
+    DOMAIN_CHANGED_UUID = 1 << 1,
+    DOMAIN_CHANGED_VERSION = 1 << 2,
+    DOMAIN_CHANGED_DISKS = 1 << 3,
+    DOMAIN_CHANGED_JOBS = 1 << 4,
+} DomainChange;
+typedef enum {
+    DISK_CHANGED_SOURCE = 1 << 0, /* Node, Source, Format */
+    DISK_CHANGED_SIZE = 1 << 1,
+    DISK_CHANGED_READ_ONLY = 1 << 2,
+    DISK_CHANGED_JOB = 1 << 3, /* Job, MirrorTarget, MirrorReady */
+    DISK_CHANGED_ALLOCATED = 1 << 4,
+} DiskChange;
+
+/* How much of a look; bits. Each asks at least for LOOK_JOBS. */
+typedef enum {
+    LOOK_JOBS = 1 << 0,  /* query-status, query-jobs, query-block-jobs */
+    LOOK_BLOCK = 1 << 1, /* query-block and the edges of the block graph */
+    LOOK_NODES = 1 << 2, /* query-named-block-nodes, only when it is safe */
+    LOOK_ALL = LOOK_JOBS | LOOK_BLOCK | LOOK_NODES,
+} LookScope;
+
+typedef struct {
+    void (*changed)(Domain *d, unsigned what, void *userdata);
+    void (*disk_added)(Disk *disk, void *userdata);
+    void (*disk_changed)(Disk *disk, unsigned what, void *userdata);
+    void (*disk_removed)(Disk *disk, void *userdata); /* still in the table */
+    /* A look is complete: the view is as fresh as domain_look_number() says. */
+    void (*looked)(Domain *d, void *userdata);
+    /* Connected or not, answering or not, process gone: domain_state(), domain_process_gone() tell. */
+    void (*link_changed)(Domain *d, void *userdata);
+} DomainHooks;
+
+typedef struct {
+    const char *name;                                      /* never "" */
+    const char *socket;                                    /* path, or "" with fd */
+    int fd;                                                /* connected socket, taken over; -1 */
+    const char *definition;                                /* path or "" */
+    bool automatic;                                        /* found in the socket folder */
+    uint64_t qmp_timeout, greeting_timeout, reconnect_max; /* µs */
+} DomainParams;
+
+/* Makes the domain and starts connecting; nothing is durable yet: domain_save(). */
+int domain_new(sd_event *event, Journal *journal, const DomainParams *params,
+               const DomainHooks *hooks, void *userdata, Domain **ret);
+/* From the journal's document; params gives name and time-outs. Starts connecting. -EBADMSG for a document that is none. */
+int domain_restore(sd_event *event, Journal *journal, const DomainParams *params,
+                   const char *document, const DomainHooks *hooks, void *userdata, Domain **ret);
+Domain *domain_free(Domain *d);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Domain, domain_free)
+/* Hands the domain's record to the journal; forget = delete it there. */
+void domain_save(Domain *d, JournalDone done, void *userdata, JournalSlot **ret);
+void domain_forget(Domain *d, JournalDone done, void *userdata, JournalSlot **ret);
+
+const char *domain_name(const Domain *d);
+const char *domain_uuid(const Domain *d);
+/* The name that QEMU was given with -name; "" if none, or not asked yet. */
+const char *domain_qemu_name(const Domain *d);
+/* Before it is published: the name was not known when connecting began. */
+void domain_rename(Domain *d, const char *name);
+const char *domain_socket(const Domain *d);
+const char *domain_definition(const Domain *d);       /* "" if none */
+const char *domain_version(const Domain *d);          /* "" before the greeting */
+const char *domain_path(const Domain *d);             /* D-Bus object path */
+const char *domain_journal_identity(const Domain *d); /* part of all our names in this QEMU */
+bool domain_is_automatic(const Domain *d);
+DomainState domain_state(const Domain *d);
+/* Why it is disconnected or unresponsive, in words; "" otherwise. */
+const char *domain_trouble(const Domain *d);
+/* Connected, answering, and at least one complete look since connecting. */
+bool domain_is_live(const Domain *d);
+/* The process of the journaled instance is known to be gone, or another one answers at its socket. */
+bool domain_process_gone(const Domain *d);
+const Instance *domain_instance(const Domain *d);
+/* Are the guest's processors running, as of the last look? */
+bool domain_guest_runs(const Domain *d);
+
+View *domain_view(Domain *d);
+/* Asks for a look; cheap and idempotent. */
+void domain_look(Domain *d, unsigned scope);
+/* Number of the last completed look, and of the look that will contain everything sent so far (the next to start). */
+uint64_t domain_look_number(const Domain *d);
+uint64_t domain_look_next(const Domain *d);
+/* Looks at the jobs every interval µs (progress has no event); 0 = not. */
+void domain_set_poll(Domain *d, uint64_t interval);
+/* Sends a command with the domain's deadline; as qmp_send(). */
+int domain_send(Domain *d, QmpSlot **ret_slot, const char *command, json_t *arguments, int fd,
+                QmpReplyFunc callback, void *userdata);
+QmpClient *domain_qmp(Domain *d); /* NULL while not connected */
+uint64_t domain_qmp_timeout(const Domain *d);
+
+GPtrArray *domain_disks(Domain *d); /* Disk*, borrowed */
+Disk *domain_disk(Domain *d, const char *name);
+Disk *domain_disk_by_device(Domain *d, const char *device);
+/* The images under the disk, from the last look; for sync=top, GetChain(), and checks. Array of ChainImage*. */
+typedef struct {
+    char *node, *file, *format,
+        *backing; /* file: path for people (fdsets are translated); backing "" if none */
+    uint64_t size, allocated;
+    bool read_only;
+} ChainImage;
+GPtrArray *disk_chain(const Disk *disk);
+
+/* Our own nodes stand on /dev/fdset/N: remembers (in the domain's record) which path that is. NULL path forgets. */
+void domain_name_node(Domain *d, const char *node, const char *path, const char *format,
+                      bool block);

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/* What domain.c (life of the domain, connection, looks) and disk.c (its disks) share; nobody else includes this. */
+
+#include "domain/domain.h"
+#include "util.h"
+
+/* The path behind one of our own nodes, which stand on /dev/fdset/N. */
+typedef struct {
+    char *path, *format;
+    bool block;
+} NamedNode;
+
+struct Domain {
+    sd_event *event;
+    Journal *journal;
+    DomainHooks hooks;
+    void *userdata;
+
+    char *name, *qemu_name, *uuid, *socket, *definition, *version, *path, *trouble;
+    bool automatic;
+    uint64_t qmp_timeout, greeting_timeout, reconnect_max;
+
+    QmpClient *qmp;
+    DomainState state;
+    bool live;         /* a complete look since connecting */
+    bool unresponsive; /* the last deadline passed without an answer */
+    bool guest_runs;
+    bool process_gone;
+    Instance instance; /* pid 0 = unknown */
+    int pidfd;
+    sd_event_source *pidfd_source, *reconnect, *socket_watch, *poll, *retry;
+    uint64_t backoff;
+    uint64_t poll_interval;
+
+    View *view;
+    unsigned wanted;      /* scope asked for, not begun */
+    unsigned scope;       /* scope of the look under way; 0 = none */
+    unsigned outstanding; /* its answers to come */
+    bool failed;          /* it will not be complete */
+    bool named;           /* name and uuid were asked for on this connection */
+    uint64_t looks;       /* completed */
+    json_t *status, *jobs, *block_jobs;
+    GPtrArray *slots; /* of the look under way */
+
+    GPtrArray *disks;        /* Disk* */
+    GHashTable *disk_names;  /* qdev → name, remembered */
+    GHashTable *named_nodes; /* node → NamedNode */
+    bool dirty;              /* the record has changed since it was saved */
+};
+
+/* disk.c */
+void disks_free(Domain *d);
+/* Brings the list of disks in line with the view. */
+void disks_update(Domain *d);
+void named_node_free(void *data);

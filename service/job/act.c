@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Carrying out the steps: each function does one action of job_step() and ends in job_action_done(), or records
+ * something, whose durability advances the job. */
+
+#include <string.h>
+
+#include "job/internal.h"
+#include "log.h"
+
+static QmpBatch *batch_new(Job *j) {
+    j->batch = qmp_batch_new(domain_qmp(j->domain), domain_qmp_timeout(j->domain));
+    return j->batch;
+}
+
+/* Sends the batch and, right behind it, a look: QEMU answers both in order, so what is seen is what the batch has done. */
+static void batch_go(Job *j, QmpBatchDone done, unsigned scope) {
+    j->busy = true;
+    if (!domain_qmp(j->domain) || qmp_batch_send(j->batch, j->event, done, j) < 0) {
+        if (!domain_qmp(j->domain))
+            qmp_batch_free(j->batch);
+        j->batch = NULL;
+        job_look_again(j, scope);
+        j->busy = false;
+        j->again = false; /* the disconnect will be reported and advances the job */
+        return;
+    }
+    job_look_again(j, scope);
+}
+
+/* Ends an action that only asked QEMU: an answer that never came says nothing, the look will tell. */
+static void action_answered(Job *j, const QmpBatchResult *result, const char *what) {
+    j->batch = NULL;
+    if (result->error == -EREMOTEIO) {
+        log_warning("Job %" PRIu64 ": QEMU refuses %s: %s", j->id, what, result->text);
+        job_action_retry(j);
+        return;
+    }
+    job_action_done(j);
+}
+
+void job_back_out(Job *j, FailureKind kind, const char *message) {
+    job_transition(j, EVENT_BACK_OUT);
+    j->intent = INTENT_NONE;
+    j->on_ready = ON_READY_WAIT;
+    j->asked = j->prepared = false;
+    job_set_error(j, kind, "%s", message);
+    job_commit(j, JOB_CHANGED_STATE | JOB_CHANGED_ON_READY, "backed out", NULL);
+}
+
+/* ── records ── */
+
+static void act_record_running(Job *j) {
+    job_transition(j, EVENT_STARTED);
+    job_commit(j, JOB_CHANGED_STATE, "", NULL);
+}
+
+static void told_ready(Job *j) {
+    log_event(LOG_INFO, MESSAGE_JOB_READY, "Job %" PRIu64 " (\"%s\", disk \"%s\"): ready.", j->id,
+              j->domain_name, j->disk);
+}
+
+static void act_record_ready(Job *j) {
+    job_transition(j, EVENT_IN_SYNC);
+    j->ready = now_realtime();
+    job_commit(j, JOB_CHANGED_STATE, "", told_ready);
+}
+
+static void act_order(Job *j) {
+    g_auto(Failure) f = {0};
+    JobIntent intent = j->on_ready == ON_READY_PIVOT ? INTENT_PIVOT : INTENT_FINISH;
+
+    if (j->kind->may_decide && !j->kind->may_decide(j, &f)) {
+        j->on_ready = ON_READY_WAIT;
+        job_set_error(j, f.kind, "%s", f.message);
+        job_commit(j, JOB_CHANGED_ON_READY, "the promised end cannot be had", NULL);
+        return;
+    }
+    job_record_end(j, intent, NULL, NULL, NULL);
+}
+
+static void act_record_halt(Job *j) {
+    j->halted = true;
+    job_commit(j, 0, "the guest will be stopped", NULL);
+}
+
+/* ── the switch ── */
+
+static void on_completed(const QmpBatchResult *result, void *userdata) {
+    Job *j = userdata;
+
+    j->batch = NULL;
+    if (result->error == -EREMOTEIO) {
+        g_autofree char *message = g_strdup_printf(
+            "QEMU refuses to end the job now; it stays ready. QEMU says: %s", result->text);
+        j->asked = false;
+        j->busy = false;
+        job_back_out(j, FAILURE_QEMU, message);
+        return;
+    }
+    job_action_done(j);
+}
+
+static void act_complete(Job *j) {
+    QmpBatch *b = batch_new(j);
+    bool runs = domain_guest_runs(j->domain);
+
+    if (j->halted && runs) {
+        qmp_batch_add(b, false, "stop", NULL, -1);
+        j->stopped = true;
+        j->halt_since = now_monotonic();
+    } else if (j->halted && !runs && !j->stopped && j->restarts == 0)
+        j->halted = false; /* somebody else has stopped it since: not ours to let go on */
+    j->kind->complete(j, b);
+    j->asked = true;
+    batch_go(j, on_completed, LOOK_JOBS | LOOK_BLOCK);
+}
+
+static void act_abort(Job *j);
+
+static void act_decide(Job *j) {
+    g_auto(Failure) f = {0};
+
+    if (j->kind->may_decide && !j->kind->may_decide(j, &f)) {
+        job_set_error(j, f.kind, "%s", f.message);
+        act_abort(j);
+        return;
+    }
+    /* What cannot be recorded now must not hold the guest's writes: in DECISION_DEADLINE the job is rolled back. */
+    if (journal_state(j->journal) == JOURNAL_FULL) {
+        j->again = false;
+        return;
+    }
+    j->decided = true;
+    job_commit(j, 0, "decided", NULL);
+}
+
+static void guest_goes_on(Job *j) {
+    if (j->halted && j->halt_since > 0) {
+        j->guest_paused += now_monotonic() - j->halt_since;
+        log_info("Job %" PRIu64 ": the guest stood for %.1f ms.", j->id,
+                 (double) j->guest_paused / 1000);
+    }
+    j->halt_since = 0;
+    j->halted = false;
+}
+
+static void on_finalized(const QmpBatchResult *result, void *userdata) {
+    Job *j = userdata;
+
+    if (result->error == 0)
+        guest_goes_on(j);
+    action_answered(j, result, "to finalize");
+}
+
+static void act_finalize(Job *j) {
+    QmpBatch *b = batch_new(j);
+
+    qmp_batch_add(b, false, "job-finalize", json_pack("{s:s}", "id", j->qemu_id), -1);
+    if (j->halted)
+        qmp_batch_add(b, true, "cont", NULL, -1);
+    batch_go(j, on_finalized, LOOK_JOBS | LOOK_BLOCK);
+}
+
+static void on_continued(const QmpBatchResult *result, void *userdata) {
+    Job *j = userdata;
+
+    if (result->error == 0)
+        guest_goes_on(j);
+    else if (result->error == -EREMOTEIO)
+        job_warn(j, "The guest was stopped for the switch and cannot be let go on: %s",
+                 result->text);
+    action_answered(j, result, "to let the guest go on");
+}
+
+static void act_continue_guest(Job *j) {
+    qmp_batch_add(batch_new(j), false, "cont", NULL, -1);
+    batch_go(j, on_continued, LOOK_JOBS);
+}
+
+static void on_aborted(const QmpBatchResult *result, void *userdata) {
+    action_answered(userdata, result, "to cancel");
+}
+
+static void act_abort(Job *j) {
+    qmp_batch_add(batch_new(j), true, "job-cancel", json_pack("{s:s}", "id", j->qemu_id), -1);
+    j->aborting = true;
+    batch_go(j, on_aborted, LOOK_JOBS | LOOK_BLOCK);
+}
+
+/* ── the end ── */
+
+static void act_settle(Job *j, const Step *step) {
+    const QemuJob *q = job_in_qemu(j);
+
+    j->result = step->result;
+    if (step->result == RESULT_LOST && j->error == FAILURE_NONE)
+        job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING,
+                      "QEMU went away and the job with it; the guest's disk is still \"%s\", and "
+                      "the target \"%s\" is "
+                      "not a whole copy.",
+                      j->copy.source_path, j->target);
+    if (step->result == RESULT_FAILED && j->error == FAILURE_NONE) {
+        const char *words = q && q->error ? q->error : j->failure;
+        if (words)
+            job_set_error(j, FAILURE_QEMU,
+                          "The job failed and the guest stays on its source. QEMU says: %s", words);
+        else
+            job_set_error(
+                j, FAILURE_QEMU,
+                "The job ended in QEMU before its time (%s); the guest stays on its source.",
+                step->why);
+    }
+    if (step->result != RESULT_FAILED && step->result != RESULT_LOST && j->error != FAILURE_NONE)
+        job_set_error(j, FAILURE_NONE, "%s", "");
+    if (step->result == RESULT_PIVOTED && !j->decided)
+        job_warn(j, "The guest was switched to the target by somebody else's command.");
+}
+
+static void act_clean(Job *j) {
+    j->busy = true;
+    j->kind->clean(j);
+}
+
+static void told_concluded(Job *j) {
+    log_event(LOG_INFO, MESSAGE_JOB_CONCLUDED, "Job %" PRIu64 " (\"%s\", disk \"%s\"): %s%s%s",
+              j->id, j->domain_name, j->disk, job_result_to_string(j->result),
+              j->error_message[0] ? ": " : ".", j->error_message);
+    j->hooks.finished(j, j->userdata);
+}
+
+static void act_conclude(Job *j) {
+    job_transition(j, EVENT_CONCLUDE);
+    j->finished = now_realtime();
+    j->io = IO_OK;
+    j->paused = false;
+    j->progress.rate = 0;
+    j->progress.expected_end = 0;
+    job_commit(j, JOB_CHANGED_STATE | JOB_CHANGED_IO | JOB_CHANGED_PROGRESS, j->error_message,
+               told_concluded);
+}
+
+static void on_dismissed(const QmpBatchResult *result, void *userdata) {
+    action_answered(userdata, result, "to dismiss the job");
+}
+
+static void act_dismiss(Job *j) {
+    qmp_batch_add(batch_new(j), true, "job-dismiss", json_pack("{s:s}", "id", j->qemu_id), -1);
+    batch_go(j, on_dismissed, LOOK_JOBS);
+}
+
+void job_act(Job *j, const Step *step) {
+    switch (step->action) {
+    case STEP_SETUP:
+        j->busy = true;
+        j->kind->setup(j);
+        return;
+    case STEP_RECORD_RUNNING:
+        act_record_running(j);
+        return;
+    case STEP_RECORD_READY:
+        act_record_ready(j);
+        return;
+    case STEP_ORDER:
+        act_order(j);
+        return;
+    case STEP_PREPARE:
+        j->busy = true;
+        j->kind->prepare(j);
+        return;
+    case STEP_RECORD_HALT:
+        act_record_halt(j);
+        return;
+    case STEP_COMPLETE:
+        act_complete(j);
+        return;
+    case STEP_DECIDE:
+        act_decide(j);
+        return;
+    case STEP_FINALIZE:
+        act_finalize(j);
+        return;
+    case STEP_CONTINUE_GUEST:
+        act_continue_guest(j);
+        return;
+    case STEP_ABORT:
+        act_abort(j);
+        return;
+    case STEP_SETTLE:
+        act_settle(j, step);
+        return;
+    case STEP_CLEAN:
+        act_clean(j);
+        return;
+    case STEP_CONCLUDE:
+        act_conclude(j);
+        return;
+    case STEP_DISMISS:
+        act_dismiss(j);
+        return;
+    case STEP_RELEASE:
+        j->released = true;
+        return;
+    case STEP_REFUSE:
+        log_error("Job %" PRIu64
+                  ": state %s with intent \"%s\" does not fit to what QEMU says; nothing is done.",
+                  j->id, job_state_to_string(j->state), job_intent_to_string(j->intent));
+        j->again = false;
+        return;
+    case STEP_WAIT:
+    case _STEP_MAX:
+        break;
+    }
+    j->again = false;
+}

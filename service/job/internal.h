@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/* The Job itself, for the files of this room: job.c (life, transitions, orders), act.c (carrying out steps), record.c (the
+ * journal's document), kind-*.c. Nobody else includes this. */
+
+#include "job/job.h"
+#include "qmp/batch.h"
+#include "util.h"
+
+/* A kind is data and a few functions. Functions end by calling job_action_done(). */
+struct JobKind {
+    const char *name;
+    /* Makes everything in QEMU, from nothing or from leftovers of an earlier try. */
+    void (*setup)(Job *j);
+    /* The view has changed while setup waits. May be NULL. */
+    void (*setup_look)(Job *j);
+    /* Puts the command that asks for the end into the batch: job-complete or a soft cancel. */
+    void (*complete)(Job *j, QmpBatch *b);
+    /* Writes what the pivot will need beside the old (the new definition), before the guest is held; calls
+     * job_action_done() or job_back_out(). */
+    void (*prepare)(Job *j);
+    /* Finishing work by result: definition, nodes, files; idempotent. */
+    void (*clean)(Job *j);
+    /* Still possible to decide? E.g. the target is still there. */
+    bool (*may_decide)(const Job *j, Failure *f);
+};
+extern const JobKind kind_copy, kind_foreign;
+
+/* What a copy needs to know over restarts. */
+typedef struct {
+    char *source_node, *source_path, *source_format;
+    ImageId source_id;
+    char **old_nodes;  /* nodes under the source that go after a pivot, parents first */
+    bool under_filter; /* the source is not directly under the device: pivot by "replaces" */
+    uint64_t size;     /* bytes, virtual */
+    TargetKind target_kind;
+    ImageId target_id;
+    bool target_known; /* target_id is valid */
+    bool target_block;
+    bool direct; /* O_DIRECT works there */
+    char *target_format;
+    char *backing_node, *backing_path, *backing_format; /* sync=top; NULL otherwise */
+    char *sync, *on_source_error, *on_target_error, *preallocation, *discard, *detect_zeroes,
+        *cache, *aio;
+    uint64_t buf_size;
+    uint32_t granularity, cluster_size;
+    char *definition; /* domain XML to be kept in step; NULL if none */
+    bool source_block, delete_source, delete_target;
+    Target *target; /* open while needed; not recorded */
+} Copy;
+
+typedef enum {
+    SETUP_IDLE,
+    SETUP_CLEARING,
+    SETUP_CREATING,
+    SETUP_WAITING,
+    SETUP_STARTING
+} SetupStage;
+
+struct Job {
+    const JobKind *kind;
+    uint64_t id;
+    Domain *domain;             /* NULL when it was forgotten */
+    char *path, *qemu_id, *tag; /* tag: "bj-IDENTITY-ID", the beginning of all names in QEMU */
+    char *domain_name, *domain_path, *disk, *device, *target, *request_id;
+    JobState state;
+    JobIntent intent;
+    JobResult result;
+    bool decided, halted, clean, exported, released;
+    FailureKind error;
+    char *error_message;
+    OnReady on_ready;
+    bool pause_guest;
+    uint64_t max_pause; /* µs */
+    uint32_t owner, restarts;
+    uint64_t created, ready, finished, guest_paused, speed;
+    char *copy_mode;
+    GPtrArray *warnings; /* char*, NULL-terminated */
+    Instance instance;
+    Copy copy;
+
+    /* this run's */
+    Journal *journal;
+    sd_event *event;
+    JobHooks hooks;
+    void *userdata;
+    Progress progress;
+    IoStatus io;
+    bool paused;
+    bool busy;          /* an action is under way */
+    bool advancing;     /* job_advance() is on the stack */
+    bool again;         /* … and was called meanwhile */
+    GPtrArray *commits; /* JobCommit*, not durable yet */
+    uint64_t fresh;     /* the look from which on the view can be relied on */
+    bool asked, aborting, stopped, prepared;
+    uint64_t
+        hold_since; /* CLOCK_MONOTONIC: pending or halted since, as seen by this run; 0 = not */
+    uint64_t halt_since; /* CLOCK_MONOTONIC: our `stop` was sent; 0 = not */
+    sd_event_source *timer;
+    QmpBatch *batch;
+    QmpSlot *slot;
+    JournalSlot *file_work; /* with work: what the journal's thread does for this job */
+    void *work;
+    SetupStage stage;
+    bool fresh_setup; /* nothing of this job can be in QEMU yet */
+    char *failure;    /* QEMU's words for the end that is under way */
+    unsigned changed; /* what is to be told when the next commit is durable */
+};
+
+#define DECISION_DEADLINE (2 * USEC_PER_SEC) /* in pending without a decision */
+
+/* job.c */
+Job *job_alloc(const JobKind *kind, uint64_t id, const char *identity);
+/* The transition table's word: state after event, or a logged refusal. */
+typedef enum {
+    EVENT_PREPARE,
+    EVENT_STARTED,
+    EVENT_IN_SYNC,
+    EVENT_PIVOT,
+    EVENT_FINISH,
+    EVENT_BACK_OUT,
+    EVENT_CANCEL,
+    EVENT_CONCLUDE,
+    _EVENT_MAX
+} JobEvent;
+bool job_transition(Job *j, JobEvent event);
+/* Records the job as it is now; then(j) (may be NULL) runs when that is durable, after changed() has told. */
+void job_commit(Job *j, unsigned changed, const char *detail, void (*then)(Job *j));
+void job_commit_order(Job *j, unsigned changed, const char *detail, JournalDone done,
+                      void *userdata, JournalSlot **ret);
+/* The action under way has ended. */
+void job_action_done(Job *j);
+/* It ended badly: looked at and tried again in a second. */
+void job_action_retry(Job *j);
+/* From now on only a look that contains everything sent so far counts. */
+void job_look_again(Job *j, unsigned scope);
+void job_warn(Job *j, const char *format, ...) G_GNUC_PRINTF(2, 3);
+void job_set_error(Job *j, FailureKind kind, const char *format, ...) G_GNUC_PRINTF(3, 4);
+const QemuJob *job_in_qemu(const Job *j);
+/* Records the intent to pivot or to finish, and whether the guest will be stopped for it. */
+void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata, JournalSlot **ret);
+bool job_may_stop(const Job *j);
+
+/* act.c */
+/* An end that cannot be had is given up before anything was decided: ready again, with the error. */
+void job_back_out(Job *j, FailureKind kind, const char *message);
+void job_act(Job *j, const Step *step);
+
+/* record.c */
+char *job_document(const Job *j);
+bool job_document_parse(Job *j, const char *document);
+
+/* copy-check.c */
+void copy_clear(Copy *c);

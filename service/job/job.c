@@ -1,0 +1,789 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The life of a job: its states and the one transition table, its steps, and the orders that people give. */
+
+#include "job/job.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "job/internal.h"
+#include "log.h"
+
+/* ── the transition table ── */
+
+#define X_ _JOB_STATE_MAX /* cannot be */
+/* clang-format off */
+static const JobState transitions[][_EVENT_MAX] = {
+    /*                   PREPARE        STARTED      IN_SYNC    PIVOT         FINISH         BACK_OUT   CANCEL          CONCLUDE */
+    [JOB_QUEUED]     = { JOB_PREPARING, X_,          X_,        X_,           X_,            X_,        JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_PREPARING]  = { X_,            JOB_RUNNING, X_,        X_,           X_,            X_,        JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_RUNNING]    = { X_,            X_,          JOB_READY, X_,           X_,            X_,        JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_READY]      = { X_,            X_,          X_,        JOB_PIVOTING, JOB_FINISHING, X_,        JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_PENDING]    = { X_,            X_,          X_,        JOB_PIVOTING, JOB_FINISHING, JOB_READY, JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_PIVOTING]   = { X_,            X_,          X_,        X_,           X_,            JOB_READY, JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_FINISHING]  = { X_,            X_,          X_,        X_,           X_,            JOB_READY, JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_CANCELLING] = { X_,            X_,          X_,        X_,           X_,            X_,        X_,             JOB_CONCLUDED },
+    [JOB_CONCLUDED]  = { X_,            X_,          X_,        X_,           X_,            X_,        X_,             X_            },
+};
+/* clang-format on */
+static_assert(G_N_ELEMENTS(transitions) == _JOB_STATE_MAX, "every state has its row");
+
+bool job_transition(Job *j, JobEvent event) {
+    JobState next = transitions[j->state][event];
+
+    if (next == X_) {
+        log_error("Job %" PRIu64 ": event %d cannot be in state %s; nothing was done.", j->id,
+                  (int) event, job_state_to_string(j->state));
+        return false;
+    }
+    j->state = next;
+    return true;
+}
+
+static const char *const on_ready_names[_ON_READY_MAX] = {"wait", "pivot", "finish"};
+
+const char *on_ready_to_string(OnReady o) {
+    return o < _ON_READY_MAX ? on_ready_names[o] : "";
+}
+
+OnReady on_ready_from_string(const char *s) {
+    int i = string_index(on_ready_names, _ON_READY_MAX, s);
+    return i < 0 ? _ON_READY_MAX : (OnReady) i;
+}
+
+/* ── readers ── */
+
+uint64_t job_id(const Job *j) {
+    return j->id;
+}
+JobState job_state(const Job *j) {
+    return j->state;
+}
+JobResult job_result(const Job *j) {
+    return j->result;
+}
+bool job_is_active(const Job *j) {
+    return j->state != JOB_CONCLUDED;
+}
+bool job_is_released(const Job *j) {
+    return j->released;
+}
+Domain *job_domain(const Job *j) {
+    return j->domain;
+}
+const char *job_device(const Job *j) {
+    return j->device;
+}
+const char *job_request_id(const Job *j) {
+    return j->request_id;
+}
+uint32_t job_owner(const Job *j) {
+    return j->owner;
+}
+const char *job_target_path(const Job *j) {
+    return j->target;
+}
+const char *job_target_format(const Job *j) {
+    return j->copy.target_format;
+}
+bool job_target_is_block(const Job *j) {
+    return j->copy.target_block;
+}
+const char *job_qemu_id(const Job *j) {
+    return j->qemu_id;
+}
+
+bool job_in_sync(const Job *j) {
+    return j->state == JOB_READY || j->state == JOB_PENDING || j->state == JOB_PIVOTING ||
+           j->state == JOB_FINISHING;
+}
+
+bool job_has_reached(const Job *j, JobState state) {
+    if (j->state == JOB_CONCLUDED || j->state == state)
+        return true;
+    if (state == JOB_READY)
+        return job_in_sync(j);
+    return false;
+}
+
+JobInfo job_info(const Job *j) {
+    return (JobInfo){
+        .id = j->id,
+        .path = j->path,
+        .kind = j->kind->name,
+        .domain_name = j->domain_name,
+        .domain_path = j->domain_path,
+        .disk = j->disk,
+        .target = j->target,
+        .state = job_state_to_string(j->state),
+        .result = j->state == JOB_CONCLUDED ? job_result_to_string(j->result) : "",
+        .error_name = failure_name(j->error),
+        .error_message = j->error_message,
+        .io_status = io_status_to_string(j->io),
+        .copy_mode = j->copy_mode,
+        .on_ready = on_ready_to_string(j->on_ready),
+        .owner_uid = j->owner,
+        .restarts = j->restarts,
+        .created = j->created,
+        .ready = j->ready,
+        .finished = j->finished,
+        .guest_paused = j->guest_paused,
+        .speed = j->speed,
+        .done = j->progress.done,
+        .total = j->progress.total,
+        .rate = j->progress.rate,
+        .expected_end = j->progress.expected_end,
+        .paused = j->paused,
+        .warnings = (char *const *) j->warnings->pdata,
+    };
+}
+
+const QemuJob *job_in_qemu(const Job *j) {
+    return j->domain ? view_job(domain_view(j->domain), j->qemu_id) : NULL;
+}
+
+/* ── life ── */
+
+Job *job_alloc(const JobKind *kind, uint64_t id, const char *identity) {
+    Job *j = g_new0(Job, 1);
+
+    j->kind = kind;
+    j->id = id;
+    j->path = g_strdup_printf("/org/blockjob1/job/j%" PRIu64, id);
+    j->tag = g_strdup_printf("bj-%s-%" PRIu64, identity, id);
+    j->qemu_id = g_strdup(j->tag);
+    j->target = g_strdup("");
+    j->request_id = g_strdup("");
+    j->error_message = g_strdup("");
+    j->copy_mode = g_strdup("background");
+    j->copy.target_format = g_strdup("");
+    j->exported = true;
+    j->warnings = g_ptr_array_new_with_free_func(g_free);
+    g_ptr_array_add(j->warnings, NULL);
+    j->commits = g_ptr_array_new();
+    progress_init(&j->progress);
+    return j;
+}
+
+typedef struct {
+    Job *job; /* NULL: the job is gone, only the caller's continuation is left */
+    JournalSlot *slot;
+    unsigned changed;
+    void (*then)(Job *j);
+    JournalDone done;
+    void *userdata;
+} JobCommit;
+
+Job *job_free(Job *j) {
+    if (!j)
+        return NULL;
+    for (guint i = 0; i < j->commits->len; i++) {
+        JobCommit *c = j->commits->pdata[i];
+        journal_slot_cancel(c->slot);
+        g_free(c);
+    }
+    g_ptr_array_unref(j->commits);
+    qmp_batch_free(j->batch);
+    qmp_slot_cancel(j->slot);
+    journal_slot_cancel(j->file_work);
+    sd_event_source_disable_unref(j->timer);
+    copy_clear(&j->copy);
+    g_ptr_array_unref(j->warnings);
+    g_free(j->path);
+    g_free(j->tag);
+    g_free(j->qemu_id);
+    g_free(j->domain_name);
+    g_free(j->domain_path);
+    g_free(j->disk);
+    g_free(j->device);
+    g_free(j->target);
+    g_free(j->request_id);
+    g_free(j->error_message);
+    g_free(j->copy_mode);
+    g_free(j->failure);
+    g_free(j);
+    return NULL;
+}
+
+void job_warn(Job *j, const char *format, ...) {
+    va_list ap;
+
+    va_start(ap, format);
+    char *text = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    for (guint i = 0; i + 1 < j->warnings->len; i++)
+        if (g_str_equal(j->warnings->pdata[i], text)) {
+            g_free(text);
+            return;
+        }
+    log_warning("Job %" PRIu64 ": %s", j->id, text);
+    g_ptr_array_insert(j->warnings, (gint) j->warnings->len - 1, text);
+    j->changed |= JOB_CHANGED_WARNINGS;
+}
+
+void job_set_error(Job *j, FailureKind kind, const char *format, ...) {
+    va_list ap;
+
+    va_start(ap, format);
+    g_free(j->error_message);
+    j->error_message = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    j->error = kind;
+    j->changed |= JOB_CHANGED_ERROR;
+}
+
+/* ── commits: durable first, then told, then acted on ── */
+
+JournalJob *job_record(const Job *j) {
+    JournalJob *r = g_new0(JournalJob, 1);
+
+    r->id = j->id;
+    r->domain = g_strdup(j->domain_name);
+    r->disk = g_strdup(j->disk);
+    r->kind = g_strdup(j->kind->name);
+    r->target = g_strdup(j->target);
+    r->result = g_strdup(j->state == JOB_CONCLUDED ? job_result_to_string(j->result) : "");
+    r->error_name = g_strdup(failure_name(j->error));
+    r->error_message = g_strdup(j->error_message);
+    r->request_id = g_strdup(j->request_id);
+    r->owner_uid = j->owner;
+    r->created = j->created;
+    r->finished = j->finished;
+    r->restarts = j->restarts;
+    r->exported = j->exported;
+    r->document = job_document(j);
+    return r;
+}
+
+static void on_durable(int error, void *userdata) {
+    JobCommit *c = userdata;
+    Job *j = c->job;
+    JobCommit commit = *c;
+
+    g_ptr_array_remove(j->commits, c);
+    g_free(c);
+    if (error < 0) {
+        /* The journal is lost: nothing may be told or done any more; the service exits and recovers. */
+        if (commit.done)
+            commit.done(error, commit.userdata);
+        return;
+    }
+    if (commit.changed)
+        j->hooks.changed(j, commit.changed, j->userdata);
+    if (commit.done)
+        commit.done(0, commit.userdata);
+    if (commit.then)
+        commit.then(j);
+    job_advance(j);
+}
+
+static void commit_put(Job *j, unsigned changed, const char *detail, void (*then)(Job *j),
+                       JournalDone done, void *userdata) {
+    JobCommit *c = g_new0(JobCommit, 1);
+    JournalJob *record = job_record(j);
+
+    c->job = j;
+    c->changed = changed | j->changed;
+    c->then = then;
+    c->done = done;
+    c->userdata = userdata;
+    j->changed = 0;
+    g_ptr_array_add(j->commits, c);
+    journal_put_job(j->journal, record, job_state_to_string(j->state),
+                    job_intent_to_string(j->intent), detail, on_durable, c, &c->slot);
+    journal_job_free(record);
+}
+
+void job_commit(Job *j, unsigned changed, const char *detail, void (*then)(Job *j)) {
+    commit_put(j, changed, detail, then, NULL, NULL);
+}
+
+void job_commit_order(Job *j, unsigned changed, const char *detail, JournalDone done,
+                      void *userdata, JournalSlot **ret) {
+    commit_put(j, changed, detail, NULL, done, userdata);
+    if (ret)
+        *ret = NULL;
+}
+
+static void surroundings(Job *j, Journal *journal, sd_event *event, const JobHooks *hooks,
+                         void *userdata) {
+    j->journal = journal;
+    j->event = event;
+    j->hooks = *hooks;
+    j->userdata = userdata;
+}
+
+void job_start(Job *j, Journal *journal, sd_event *event, const JobHooks *hooks, void *userdata,
+               JournalDone done, void *done_data) {
+    surroundings(j, journal, event, hooks, userdata);
+    j->fresh_setup = true;
+    if (j->state == JOB_QUEUED)
+        job_transition(j, EVENT_PREPARE);
+    commit_put(j, 0, "created", NULL, done, done_data);
+}
+
+void job_resume_after_restart(Job *j, Journal *journal, sd_event *event, const JobHooks *hooks,
+                              void *userdata) {
+    surroundings(j, journal, event, hooks, userdata);
+    if (!job_is_active(j))
+        return;
+    j->restarts++;
+    log_event(LOG_INFO, MESSAGE_JOB_RECOVERED,
+              "Job %" PRIu64 " (\"%s\", disk \"%s\"): found in the journal, %s%s%s.", j->id,
+              j->domain_name, j->disk, job_state_to_string(j->state), j->intent ? ", to be " : "",
+              job_intent_to_string(j->intent));
+    job_commit(j, JOB_CHANGED_RESTARTS, "recovered", NULL);
+}
+
+/* ── steps ── */
+
+/* Is the process in which the job runs (or ran) known to be gone? */
+static StepLink job_link(const Job *j) {
+    if (!j->domain)
+        return LINK_GONE;
+    const Instance *now = domain_instance(j->domain);
+    bool same = instance_equal(now, &j->instance);
+
+    if (domain_is_live(j->domain)) {
+        /* A QMP proxy may have been restarted: the job's own name in QEMU is the better witness. */
+        if (!same && !job_in_qemu(j) && (j->instance.pid > 0 || now->pid > 0))
+            return LINK_GONE;
+        return domain_look_number(j->domain) >= j->fresh ? LINK_LIVE : LINK_UNKNOWN;
+    }
+    if (same ? domain_process_gone(j->domain) : instance_is_gone(&j->instance))
+        return LINK_GONE;
+    return LINK_UNKNOWN;
+}
+
+static StepRoot job_root(const Job *j) {
+    Disk *disk = domain_disk_by_device(j->domain, j->device);
+
+    if (!disk || !disk->root)
+        return ROOT_OTHER;
+    g_autofree char *target = g_strconcat(j->tag, "-t", NULL);
+    const char *first =
+        view_first_of(domain_view(j->domain), disk->root, j->copy.source_node, target);
+    if (!first)
+        return ROOT_OTHER;
+    return g_str_equal(first, target) ? ROOT_TARGET : ROOT_SOURCE;
+}
+
+/* Bytes still to copy at the measured rate: how long would the guest stand? Unknown rate with little left is short. */
+bool job_may_stop(const Job *j) {
+    uint64_t left = progress_remaining(&j->progress);
+    uint64_t time = progress_remaining_time(&j->progress);
+
+    if (left <= MIB)
+        return true;
+    if (time == UINT64_MAX) /* no rate yet: assume a slow disk */
+        time = left * USEC_PER_SEC / (50 * MIB);
+    return time <= j->max_pause;
+}
+
+static StepFacts job_facts(const Job *j) {
+    StepFacts f = {
+        .state = j->state,
+        .intent = j->intent,
+        .decided = j->decided,
+        .result = j->result,
+        .clean = j->clean,
+        .halted = j->halted,
+        .foreign = j->kind == &kind_foreign,
+        .link = job_link(j),
+        .on_ready = j->on_ready != ON_READY_WAIT && !j->paused,
+        .must_stop = j->pause_guest,
+        .may_stop = job_may_stop(j),
+        .asked = j->asked,
+        .aborting = j->aborting,
+        .must_prepare =
+            j->intent == INTENT_PIVOT && !j->prepared && j->domain && j->copy.definition,
+        .root = ROOT_OTHER,
+    };
+
+    if (f.link == LINK_LIVE) {
+        const QemuJob *q = job_in_qemu(j);
+        f.qjob = q ? q->phase : QJOB_ABSENT;
+        f.root = job_root(j);
+        f.guest_runs = domain_guest_runs(j->domain);
+        uint64_t limit =
+            f.qjob == QJOB_PENDING ? DECISION_DEADLINE : MAX(j->max_pause, DECISION_DEADLINE);
+        f.overdue = j->hold_since > 0 && now_monotonic() - j->hold_since > limit;
+    }
+    return f;
+}
+
+/* In place of a look's number: none counts until the timer has asked for one. */
+#define RETRY UINT64_MAX
+
+static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
+    Job *j = userdata;
+
+    if (j->fresh == RETRY)
+        job_look_again(j, LOOK_JOBS | LOOK_BLOCK);
+    else if (j->domain)
+        domain_look(j->domain, LOOK_JOBS | LOOK_BLOCK);
+    job_advance(j);
+    return 0;
+}
+
+/* What is unfinished is looked at again: soon while the guest's writes or processors are held, else every few seconds. */
+static void job_arm(Job *j, uint64_t delay) {
+    if (!j->timer)
+        sd_event_add_time_relative(j->event, &j->timer, CLOCK_MONOTONIC, delay, 10 * USEC_PER_MSEC,
+                                   on_timer, j);
+    else {
+        sd_event_source_set_time_relative(j->timer, delay);
+        sd_event_source_set_enabled(j->timer, SD_EVENT_ONESHOT);
+    }
+}
+
+/* Takes over what QEMU counts; tells at most as often as the domain is polled. */
+static void job_observe(Job *j) {
+    const QemuJob *q = job_link(j) == LINK_LIVE ? job_in_qemu(j) : NULL;
+    unsigned changed = 0;
+
+    if (!q || !q->block || q->phase == QJOB_CONCLUDED || q->phase == QJOB_FAILED)
+        return;
+    IoStatus io = q->io;
+    bool paused = q->paused && (io != IO_OK || j->paused);
+    if (progress_update(&j->progress, q->done, q->total, paused, now_monotonic(), now_realtime()))
+        changed |= JOB_CHANGED_PROGRESS;
+    if (io != j->io) {
+        j->io = io;
+        changed |= JOB_CHANGED_IO;
+        if (io == IO_NO_SPACE)
+            job_set_error(
+                j, FAILURE_NO_SPACE,
+                "There is no space left for the target \"%s\": make room, then resume the job.",
+                j->target);
+        else if (io == IO_FAILED)
+            job_set_error(j, FAILURE_QEMU,
+                          "Reading the source or writing the target \"%s\" failed; resume the job "
+                          "when the cause is "
+                          "removed, or cancel it. QEMU says: Input/output error",
+                          j->target);
+        else
+            job_set_error(j, FAILURE_NONE, "%s", "");
+        changed |= JOB_CHANGED_ERROR;
+    }
+    if (q->speed != j->speed) { /* set by somebody else, or just before a death */
+        j->speed = q->speed;
+        changed |= JOB_CHANGED_SPEED;
+    }
+    if (changed)
+        j->hooks.changed(j, changed, j->userdata);
+}
+
+void job_advance(Job *j) {
+    if (j->released || !j->journal)
+        return;
+    if (j->advancing) {
+        j->again = true;
+        return;
+    }
+    j->advancing = true;
+    if (j->stage == SETUP_WAITING && j->kind->setup_look)
+        j->kind->setup_look(j);
+    do {
+        j->again = false;
+        if (j->busy || j->commits->len > 0)
+            break;
+        StepFacts facts = job_facts(j);
+        if (facts.link == LINK_LIVE &&
+            (facts.qjob == QJOB_PENDING || (j->halted && !facts.guest_runs))) {
+            if (j->hold_since == 0)
+                j->hold_since = now_monotonic();
+        } else
+            j->hold_since = 0;
+        Step step = job_step(&facts);
+        if (step.action == STEP_WAIT) {
+            job_arm(j, j->fresh == RETRY ? USEC_PER_SEC
+                       : j->hold_since   ? 100 * USEC_PER_MSEC
+                                         : 5 * USEC_PER_SEC);
+            break;
+        }
+        log_debug("Job %" PRIu64 ": %s, QEMU: %s → %s (%s)", j->id, job_state_to_string(j->state),
+                  qemu_job_phase_to_string(facts.qjob), step_action_to_string(step.action),
+                  step.why);
+        if (step.action == STEP_SETTLE)
+            log_info("Job %" PRIu64 ": %s: %s.", j->id, job_result_to_string(step.result),
+                     step.why);
+        j->again = true;
+        job_act(j, &step);
+    } while (j->again && !j->released);
+    j->advancing = false;
+    if (j->released)
+        j->hooks.released(j, j->userdata);
+    else
+        job_observe(j);
+}
+
+void job_action_retry(Job *j) {
+    j->fresh = RETRY;
+    job_action_done(j);
+}
+
+void job_action_done(Job *j) {
+    j->busy = false;
+    job_advance(j);
+}
+
+void job_look_again(Job *j, unsigned scope) {
+    if (!j->domain)
+        return;
+    j->fresh = domain_look_next(j->domain);
+    domain_look(j->domain, scope);
+}
+
+void job_link_changed(Job *j) {
+    if (j->domain && !domain_is_live(j->domain)) {
+        /* What was asked for may have been dropped with the connection: a fresh look, then perhaps ask again. */
+        j->asked = j->aborting = false;
+        j->hold_since = 0;
+        j->fresh = domain_look_next(j->domain);
+    }
+    job_advance(j);
+}
+
+void job_abandon(Job *j) {
+    j->domain = NULL;
+    j->batch = qmp_batch_free(j->batch);
+    g_clear_pointer(&j->slot, qmp_slot_cancel);
+    j->busy = j->file_work != NULL;
+    j->stage = SETUP_IDLE;
+    job_advance(j);
+}
+
+/* ── orders ── */
+
+static const char *state_phrase(const Job *j) {
+    return job_state_to_string(j->state);
+}
+
+static bool check_link(const Job *j, Failure *f) {
+    if (!j->domain || domain_process_gone(j->domain))
+        return failure_set(f, FAILURE_DOMAIN_NOT_RUNNING, "Domain \"%s\" is not running.",
+                           j->domain_name);
+    if (!domain_is_live(j->domain))
+        return failure_set(f, FAILURE_DOMAIN_UNRESPONSIVE,
+                           "Domain \"%s\" does not answer (%s); try again when it does.",
+                           j->domain_name, domain_trouble(j->domain));
+    return true;
+}
+
+static bool check_not_ending(const Job *j, Failure *f) {
+    if (j->kind == &kind_foreign)
+        return failure_set(f, FAILURE_NOT_SUPPORTED,
+                           "Job %" PRIu64
+                           " was started in QEMU by somebody else and is only watched; "
+                           "control it with the program that started it.",
+                           j->id);
+    if (j->state == JOB_CONCLUDED)
+        return failure_set(f, FAILURE_ALREADY_ENDING, "Job %" PRIu64 " is over (%s).", j->id,
+                           job_result_to_string(j->result));
+    if (j->intent != INTENT_NONE)
+        return failure_set(f, FAILURE_ALREADY_ENDING,
+                           "Job %" PRIu64 " is ending already (%s); wait for it.", j->id,
+                           state_phrase(j));
+    return true;
+}
+
+static bool check_in_sync(const Job *j, JobIntent intent, Failure *f) {
+    if (!check_not_ending(j, f))
+        return false;
+    if (j->state != JOB_READY)
+        return failure_set(
+            f, FAILURE_NOT_READY,
+            "Job %" PRIu64
+            " is not ready to %s: it is %s, %.0f %% copied. Wait until its state is ready "
+            "(WaitFor, \"blockjobctl wait --for=ready %" PRIu64 "\"), or set OnReady.",
+            j->id, job_intent_to_string(intent), state_phrase(j),
+            j->progress.total ? 100.0 * (double) j->progress.done / (double) j->progress.total
+                              : 0.0,
+            j->id);
+    if (j->io != IO_OK || j->paused)
+        return failure_set(f, FAILURE_NOT_READY, "Job %" PRIu64 " is paused%s; resume it first.",
+                           j->id, j->io != IO_OK ? " by an error" : "");
+    return check_link(j, f) && (!j->kind->may_decide || j->kind->may_decide(j, f));
+}
+
+void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata, JournalSlot **ret) {
+    job_transition(j, intent == INTENT_PIVOT ? EVENT_PIVOT : EVENT_FINISH);
+    j->intent = intent;
+    /* In the same record, so that it is durable before `stop` is sent. */
+    j->halted = j->pause_guest && domain_guest_runs(j->domain) && job_may_stop(j);
+    j->asked = j->stopped = j->prepared = false;
+    if (j->pause_guest && domain_guest_runs(j->domain) && !j->halted)
+        job_warn(j,
+                 "The pause would be longer than %.1f s now; the switch waits until less is left "
+                 "to copy.",
+                 (double) j->max_pause / USEC_PER_SEC);
+    job_commit_order(j, JOB_CHANGED_STATE, j->halted ? "the guest will be stopped" : "", done,
+                     userdata, ret);
+}
+
+static bool order_cancel(Job *j, const EndOptions *o, JournalDone done, void *userdata,
+                         JournalSlot **ret, Failure *f) {
+    if (j->intent != INTENT_CANCEL && !j->decided && o->force && j->intent != INTENT_NONE &&
+        job_is_active(j))
+        ; /* a pivot or finish that is not decided yet can be taken back */
+    else if (!check_not_ending(j, f)) {
+        if (f->kind == FAILURE_ALREADY_ENDING && j->intent != INTENT_CANCEL && job_is_active(j))
+            failure_set(f, FAILURE_ALREADY_ENDING,
+                        j->decided
+                            ? "Job %" PRIu64 " is %s and past the point of no return."
+                            : "Job %" PRIu64
+                              " is %s; to cancel it all the same, give the option \"force\".",
+                        j->id, state_phrase(j));
+        return false;
+    }
+    if (j->result != RESULT_NONE)
+        return failure_set(f, FAILURE_ALREADY_ENDING, "Job %" PRIu64 " is over already (%s).",
+                           j->id, job_result_to_string(j->result));
+    if (o->delete_target >= 0)
+        j->copy.delete_target = o->delete_target;
+    job_transition(j, EVENT_CANCEL);
+    j->intent = INTENT_CANCEL;
+    j->asked = j->aborting = false;
+    job_commit_order(j, JOB_CHANGED_STATE, o->force ? "force" : "", done, userdata, ret);
+    return true;
+}
+
+bool job_order_end(Job *j, JobIntent intent, const EndOptions *o, JournalDone done, void *userdata,
+                   JournalSlot **ret, Failure *f) {
+    if (intent == INTENT_CANCEL)
+        return order_cancel(j, o, done, userdata, ret, f);
+    if (!check_in_sync(j, intent, f))
+        return false;
+    if (o->pause_guest >= 0)
+        j->pause_guest = o->pause_guest;
+    if (o->max_pause != UINT64_MAX)
+        j->max_pause = o->max_pause;
+    job_record_end(j, intent, done, userdata, ret);
+    return true;
+}
+
+bool job_set_on_ready(Job *j, OnReady on_ready, JournalDone done, void *userdata, JournalSlot **ret,
+                      Failure *f) {
+    if (!check_not_ending(j, f))
+        return false;
+    j->on_ready = on_ready;
+    job_commit_order(j, JOB_CHANGED_ON_READY, on_ready_to_string(on_ready), done, userdata, ret);
+    return true;
+}
+
+/* ── orders that only ask QEMU ── */
+
+typedef struct {
+    Job *job;
+    JobReply reply;
+    void *userdata;
+    void (*then)(Job *j, uint64_t number, const char *word);
+    uint64_t number;
+    char *word;
+} JobAsk;
+
+static void on_asked(QmpClient *c, json_t *result, const QmpError *error, void *userdata) {
+    JobAsk *ask = userdata;
+    g_auto(Failure) f = {0};
+
+    if (error && error->error == 0 && g_str_equal(error->class_name, "CommandNotFound"))
+        failure_set(&f, FAILURE_NOT_SUPPORTED, "This QEMU cannot do that: %s", error->text);
+    else if (error && error->error == 0)
+        failure_set(&f, FAILURE_QEMU, "QEMU refuses: %s", error->text);
+    else if (error)
+        failure_set(&f, FAILURE_DOMAIN_UNRESPONSIVE,
+                    "QEMU did not answer (%s); look at the job before you try again.", error->text);
+    /* The job may have been freed meanwhile only together with its domain's connection, which answers first. */
+    if (f.kind == FAILURE_NONE)
+        ask->then(ask->job, ask->number, ask->word);
+    ask->reply(&f, ask->userdata);
+    g_free(ask->word);
+    g_free(ask);
+}
+
+static bool job_ask(Job *j, const char *command, json_t *arguments,
+                    void (*then)(Job *, uint64_t, const char *), uint64_t number, const char *word,
+                    JobReply reply, void *userdata, Failure *f) {
+    if (!check_not_ending(j, f) || !check_link(j, f)) {
+        json_decref(arguments);
+        return false;
+    }
+    if (j->state != JOB_RUNNING && j->state != JOB_READY) {
+        json_decref(arguments);
+        return failure_set(f, FAILURE_NOT_READY, "Job %" PRIu64 " is %s; wait until it runs.",
+                           j->id, state_phrase(j));
+    }
+    JobAsk *ask = g_new0(JobAsk, 1);
+    ask->job = j;
+    ask->reply = reply;
+    ask->userdata = userdata;
+    ask->then = then;
+    ask->number = number;
+    ask->word = g_strdup(word);
+    if (domain_send(j->domain, NULL, command, arguments, -1, on_asked, ask) < 0) {
+        g_free(ask->word);
+        g_free(ask);
+        return failure_set(f, FAILURE_DOMAIN_UNRESPONSIVE,
+                           "Domain \"%s\" was just disconnected; try again.", j->domain_name);
+    }
+    return true;
+}
+
+static void then_paused(Job *j, uint64_t paused, const char *word) {
+    j->paused = paused;
+    j->progress.rate = 0;
+    job_commit(j, JOB_CHANGED_IO | JOB_CHANGED_PROGRESS, paused ? "paused" : "resumed", NULL);
+    job_look_again(j, LOOK_JOBS);
+}
+
+bool job_pause(Job *j, JobReply reply, void *userdata, Failure *f) {
+    return job_ask(j, "block-job-pause", json_pack("{s:s}", "device", j->qemu_id), then_paused, 1,
+                   NULL, reply, userdata, f);
+}
+
+bool job_unpause(Job *j, JobReply reply, void *userdata, Failure *f) {
+    return job_ask(j, "block-job-resume", json_pack("{s:s}", "device", j->qemu_id), then_paused, 0,
+                   NULL, reply, userdata, f);
+}
+
+static void then_speed(Job *j, uint64_t speed, const char *word) {
+    j->speed = speed;
+    job_commit(j, JOB_CHANGED_SPEED, "speed", NULL);
+}
+
+bool job_set_speed(Job *j, uint64_t speed, JobReply reply, void *userdata, Failure *f) {
+    if (speed > INT64_MAX)
+        return failure_set(f, FAILURE_INVALID_ARGS,
+                           "The speed is too large: give bytes per second, 0 = no limit.");
+    return job_ask(j, "block-job-set-speed",
+                   json_pack("{s:s, s:I}", "device", j->qemu_id, "speed", (json_int_t) speed),
+                   then_speed, speed, NULL, reply, userdata, f);
+}
+
+static void then_mode(Job *j, uint64_t number, const char *mode) {
+    g_free(j->copy_mode);
+    j->copy_mode = g_strdup(mode);
+    job_commit(j, JOB_CHANGED_MODE, mode, NULL);
+}
+
+bool job_set_copy_mode(Job *j, const char *mode, JobReply reply, void *userdata, Failure *f) {
+    if (!g_str_equal(mode, "write-blocking"))
+        return failure_set(
+            f, FAILURE_INVALID_ARGS,
+            "A running job can only be changed to the copy mode \"write-blocking\".");
+    return job_ask(j, "block-job-change",
+                   json_pack("{s:s, s:s, s:s}", "id", j->qemu_id, "type", "mirror", "copy-mode",
+                             "write-blocking"),
+                   then_mode, 0, mode, reply, userdata, f);
+}
+
+void job_unexport(Job *j, JournalDone done, void *userdata, JournalSlot **ret) {
+    JournalJob *record;
+
+    j->exported = false;
+    record = job_record(j);
+    journal_put_job(j->journal, record, job_state_to_string(j->state), "", "dismissed", done,
+                    userdata, ret);
+    journal_job_free(record);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/* Logging: to the journal when standard error is connected to it, else plain lines on standard error.
+ * Strings that come from users go between quotes in the message. */
+
+#include <stdbool.h>
+#include <syslog.h>
+
+/* Starts at LOG_INFO. */
+void log_set_max_level(int level);
+int log_max_level(void);
+void log_full(int level, const char *message_id, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#define log_debug(...)                                                                             \
+    (log_max_level() >= LOG_DEBUG ? log_full(LOG_DEBUG, NULL, __VA_ARGS__) : (void) 0)
+#define log_info(...) log_full(LOG_INFO, NULL, __VA_ARGS__)
+#define log_notice(...) log_full(LOG_NOTICE, NULL, __VA_ARGS__)
+#define log_warning(...) log_full(LOG_WARNING, NULL, __VA_ARGS__)
+#define log_error(...) log_full(LOG_ERR, NULL, __VA_ARGS__)
+/* An event that administrators look for; id is one of the MESSAGE_IDs below. */
+#define log_event(level, id, ...) log_full(level, id, __VA_ARGS__)
+
+#define MESSAGE_JOB_CREATED "8d2c5d0a0a6f4ac29d0d0f6a3c1be001"
+#define MESSAGE_JOB_READY "8d2c5d0a0a6f4ac29d0d0f6a3c1be002"
+#define MESSAGE_JOB_CONCLUDED "8d2c5d0a0a6f4ac29d0d0f6a3c1be003"
+#define MESSAGE_JOB_RECOVERED "8d2c5d0a0a6f4ac29d0d0f6a3c1be004"
+#define MESSAGE_JOURNAL_CORRUPT "8d2c5d0a0a6f4ac29d0d0f6a3c1be005"
+#define MESSAGE_JOURNAL_FAILED "8d2c5d0a0a6f4ac29d0d0f6a3c1be006"
+#define MESSAGE_DENIED "8d2c5d0a0a6f4ac29d0d0f6a3c1be007"
+#define MESSAGE_DOMAIN_UNRESPONSIVE "8d2c5d0a0a6f4ac29d0d0f6a3c1be008"

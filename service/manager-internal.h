@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+/* What manager.c (owning, jobs, hooks) and manager-domains.c (attaching, detaching, XML) share. */
+
+#include "manager.h"
+#include "util.h"
+
+struct Manager {
+    sd_event *event;
+    Config *config;
+    Journal *journal;
+    GHashTable *domains; /* name → Domain, owned */
+    GHashTable *jobs;    /* &id → Job, owned */
+    unsigned n_active;
+    GPtrArray *attaching; /* Attaching*, not in domains yet */
+    const ManagerFace *face;
+    void *face_data;
+    sd_event_source *housekeeping, *socket_watch, *sweep;
+};
+
+extern const JobHooks manager_job_hooks;
+extern const DomainHooks manager_domain_hooks;
+
+void manager_retire(Manager *m);
+void manager_remove_job(Manager *m, Job *j);
+void manager_start_job(Manager *m, Job *j, Disk *disk, JournalDone done, void *userdata);
+GPtrArray *manager_jobs_of(Manager *m, const Domain *d);
+
+/* manager-domains.c */
+DomainParams manager_domain_params(const Manager *m, const char *name);
+bool manager_is_attached(const Manager *m, const Domain *d);
+/* A domain that is being attached was looked at, or its link changed. */
+void manager_attach_looked(Manager *m, Domain *d);
+void manager_attach_link(Manager *m, Domain *d);
+void manager_free_attaching(Manager *m);
+/* Jobs in QEMU that nobody here knows: somebody else's are shown, leftovers of ours are dismissed. */
+void manager_adopt_jobs(Manager *m, Domain *d);
+/* Forgets automatic domains whose socket and process are gone; from the loop, never from inside a hook. */
+void manager_sweep_domains_later(Manager *m);
+void manager_watch_sockets(Manager *m);
