@@ -255,7 +255,7 @@ bool manager_detach(Manager *m, Domain *d, bool force, JournalDone done, void *u
         if (!job_is_released(jobs->pdata[i]))
             return failure_set(f, FAILURE_DOMAIN_BUSY,
                                "Job %" PRIu64 " of domain \"%s\" is active; wait for it or cancel "
-                                              "it, or give the option \"force\": "
+                               "it, or give the option \"force\": "
                                "QEMU would go on with it, and nobody would look after it.",
                                job_id(jobs->pdata[i]), domain_name(d));
     forget_domain(m, d, done, userdata, ret);

@@ -140,6 +140,8 @@ void domain_look(Domain *d, unsigned scope);
 /* Number of the last completed look, and of the look that will contain everything sent so far (the next to start). */
 uint64_t domain_look_number(const Domain *d);
 uint64_t domain_look_next(const Domain *d);
+/* To be called right before blockdev-create is sent: no look at the nodes until it is seen to be over. */
+void domain_will_create(Domain *d);
 /* Looks at the jobs every interval µs (progress has no event); 0 = not. */
 void domain_set_poll(Domain *d, uint64_t interval);
 /* Sends a command with the domain's deadline; as qmp_send(). */

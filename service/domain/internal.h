@@ -41,7 +41,9 @@ struct Domain {
     bool named;           /* name and uuid were asked for on this connection */
     uint64_t looks;       /* completed */
     json_t *status, *jobs, *block_jobs;
-    GPtrArray *slots; /* of the look under way */
+    uint64_t create_look; /* the look in whose query-jobs our last blockdev-create is seen */
+    bool nodes_owed;      /* a look at the nodes was asked for and was not safe */
+    GPtrArray *slots;     /* of the look under way */
 
     GPtrArray *disks;        /* Disk* */
     GHashTable *disk_names;  /* qdev → name, remembered */

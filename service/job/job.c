@@ -613,6 +613,8 @@ void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata, 
     /* In the same record, so that it is durable before `stop` is sent. */
     j->halted = j->pause_guest && domain_guest_runs(j->domain) && job_may_stop(j);
     j->asked = j->stopped = j->prepared = false;
+    if (j->error != FAILURE_NONE) /* what an earlier attempt left */
+        job_set_error(j, FAILURE_NONE, "%s", "");
     if (j->pause_guest && domain_guest_runs(j->domain) && !j->halted)
         job_warn(j,
                  "The pause would be longer than %.1f s now; the switch waits until less is left "

@@ -264,9 +264,11 @@ static void setup_create(Job *j) {
     qmp_batch_add(j->batch, false, "add-fd",
                   json_pack("{s:I, s:s}", "fdset-id", fdset_of(j->id), "opaque", j->tag), readable);
     qmp_batch_add(j->batch, false, "blockdev-add", file_node(j), -1);
-    if (writes_header(j))
+    if (writes_header(j)) {
+        domain_will_create(j->domain);
         qmp_batch_add(j->batch, false, "blockdev-create",
                       json_pack("{s:s, s:o}", "job-id", create, "options", create_options(j)), -1);
+    }
     setup_send(j, writes_header(j) ? on_created : on_file_added);
 }
 
