@@ -61,7 +61,9 @@ static int authorize_copy(Bus *b, sd_bus_message *m, const Disk *disk, const Cop
                            .domain_uuid = domain_uuid(disk->domain),
                            .disk = disk->name,
                            .target = o->target,
-                           .target_kind = o->fd >= 0 ? "fd" : "file"};
+                           .target_kind = o->fd >= 0    ? "fd"
+                                          : o->existing ? "file"
+                                                        : "new"};
     int r = auth_check(b->auth, m, &request, f);
 
     if (r > 0 && o->delete_source) {

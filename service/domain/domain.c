@@ -256,19 +256,38 @@ static void become_unresponsive(Domain *d) {
 
 static void look_begin(Domain *d);
 
+void domain_remove_fdset(Domain *d, int64_t id) {
+    if (!d->guest_runs)
+        g_array_append_val(d->stale_fdsets, id);
+}
+
+/* QEMU 7.2 closes removed descriptors only while the guest runs: those of an image that was deleted meanwhile would keep
+ * its blocks. */
+static void remove_stale_fdsets(Domain *d) {
+    for (guint i = 0; i < d->stale_fdsets->len; i++) {
+        int64_t id = g_array_index(d->stale_fdsets, int64_t, i);
+        domain_send(d, NULL, "remove-fd", json_pack("{s:I}", "fdset-id", (json_int_t) id), -1, NULL,
+                    NULL);
+    }
+    g_array_set_size(d->stale_fdsets, 0);
+}
+
 static void look_complete(Domain *d) {
     unsigned scope = d->scope;
     bool first = !d->live;
-    DomainState state;
 
-    view_set_jobs(d->view, d->jobs, d->block_jobs);
-    state = state_from_status(d->status, &d->guest_runs);
+    if (scope & LOOK_LIST)
+        view_set_jobs(d->view, d->jobs, d->block_jobs);
+    if (scope & LOOK_STATUS)
+        d->run_state = state_from_status(d->status, &d->guest_runs);
+    if (d->guest_runs)
+        remove_stale_fdsets(d);
     look_forget(d);
     d->looks++;
     d->live = true;
     d->unresponsive = false;
-    set_state(d, state, "");
-    if (scope & (LOOK_BLOCK | LOOK_NODES))
+    set_state(d, d->run_state, "");
+    if (scope & LOOK_BLOCK)
         disks_update(d);
     if (first)
         d->hooks.link_changed(d, d->userdata);
@@ -331,7 +350,7 @@ static void look_answered(Domain *d) {
     g_ptr_array_set_size(d->slots, 0);
     if (d->scope & LOOK_NODES) {
         view_set_jobs(d->view, d->jobs, d->block_jobs);
-        d->scope = (d->scope & ~(unsigned) LOOK_NODES) | LOOK_BLOCK;
+        d->scope &= ~(unsigned) LOOK_NODES;
         d->nodes_owed = !nodes_are_safe(d);
         if (!d->nodes_owed) {
             look_send(d, "query-named-block-nodes", json_pack("{s:b}", "flat", true), on_nodes);
@@ -403,16 +422,21 @@ REPLY_HANDLER(on_name, set_qemu_name(d, result))
 static void look_begin(Domain *d) {
     if (!domain_qmp(d) || d->scope)
         return;
-    d->scope = d->wanted | LOOK_JOBS | (d->nodes_owed ? LOOK_ALL : 0);
+    d->scope = d->wanted | (d->nodes_owed || !d->live ? LOOK_ALL : 0);
+    if (d->scope & LOOK_NODES)
+        d->scope |= LOOK_JOBS | LOOK_DISKS;
     d->wanted = 0;
     d->failed = false;
-    look_send(d, "query-status", NULL, on_status);
-    look_send(d, "query-jobs", NULL, on_jobs);
-    look_send(d, "query-block-jobs", NULL, on_block_jobs);
-    if (d->scope & LOOK_BLOCK) {
+    if (d->scope & LOOK_STATUS)
+        look_send(d, "query-status", NULL, on_status);
+    if (d->scope & LOOK_LIST)
+        look_send(d, "query-jobs", NULL, on_jobs);
+    if (d->scope & LOOK_PROGRESS)
+        look_send(d, "query-block-jobs", NULL, on_block_jobs);
+    if (d->scope & LOOK_BLOCK)
         look_send(d, "query-block", NULL, on_block);
+    if (d->scope & LOOK_GRAPH)
         look_send(d, "x-debug-query-block-graph", NULL, on_graph);
-    }
     if (!d->named) {
         look_send(d, "query-uuid", NULL, on_uuid);
         look_send(d, "query-name", NULL, on_name);
@@ -423,7 +447,7 @@ static void look_begin(Domain *d) {
 }
 
 void domain_look(Domain *d, unsigned scope) {
-    d->wanted |= scope | LOOK_JOBS;
+    d->wanted |= scope;
     look_begin(d);
 }
 
@@ -459,25 +483,39 @@ int domain_send(Domain *d, QmpSlot **ret_slot, const char *command, json_t *argu
 
 /* ── events: only hints to look ── */
 
-static unsigned event_scope(const char *name, json_t *data) {
+/* Which look a change of a job's status is worth. Our own jobs are dismissed by us, and known to be gone then. */
+static unsigned job_event_scope(const json_t *data) {
+    const char *status = json_string_value(json_object_get(data, "status"));
+    const char *id = json_string_value(json_object_get(data, "id"));
+    bool ours = id && g_str_has_prefix(id, "bj-");
+
+    if (!status || !id)
+        return 0;
+    if (g_str_equal(status, "ready"))
+        return LOOK_JOBS;
+    if (g_str_equal(status, "pending"))
+        return LOOK_LIST;
+    if (g_str_equal(status, "concluded"))
+        return ours && g_str_has_suffix(id, "-c") ? LOOK_LIST : LOOK_LIST | LOOK_DISKS;
+    if (g_str_equal(status, "null") || (g_str_equal(status, "running") && !ours))
+        return ours ? 0 : LOOK_ALL;
+    return 0; /* paused, standby, waiting flicker whenever anything drains */
+}
+
+static unsigned event_scope(const char *name, const json_t *data) {
     static const struct {
         const char *name;
         unsigned scope;
     } events[] = {
-        {"STOP", LOOK_JOBS},           {"RESUME", LOOK_JOBS},
-        {"SHUTDOWN", LOOK_JOBS},       {"GUEST_PANICKED", LOOK_JOBS},
-        {"SUSPEND", LOOK_JOBS},        {"WAKEUP", LOOK_JOBS},
+        {"STOP", LOOK_STATUS},         {"RESUME", LOOK_STATUS},
+        {"SHUTDOWN", LOOK_STATUS},     {"GUEST_PANICKED", LOOK_STATUS},
+        {"SUSPEND", LOOK_STATUS},      {"WAKEUP", LOOK_STATUS},
         {"BLOCK_IO_ERROR", LOOK_JOBS}, {"BLOCK_JOB_ERROR", LOOK_JOBS},
         {"DEVICE_DELETED", LOOK_ALL},  {"DEVICE_TRAY_MOVED", LOOK_ALL},
     };
-    static const char *const telling[] = {"ready", "pending", "concluded", "null"};
 
-    if (g_str_equal(name, "JOB_STATUS_CHANGE")) {
-        const char *status = json_string_value(json_object_get(data, "status"));
-        if (!status || string_index(telling, G_N_ELEMENTS(telling), status) < 0)
-            return 0; /* created, running, paused, standby, waiting flicker whenever anything drains */
-        return g_str_equal(status, "null") ? LOOK_ALL : LOOK_JOBS | LOOK_BLOCK;
-    }
+    if (g_str_equal(name, "JOB_STATUS_CHANGE"))
+        return job_event_scope(data);
     for (size_t i = 0; i < G_N_ELEMENTS(events); i++)
         if (g_str_equal(events[i].name, name))
             return events[i].scope;
@@ -648,6 +686,7 @@ static Domain *domain_alloc(sd_event *event, Journal *journal, const DomainParam
     d->backoff = BACKOFF_MIN;
     d->view = view_new();
     d->slots = g_ptr_array_new();
+    d->stale_fdsets = g_array_new(false, false, sizeof(int64_t));
     d->disks = g_ptr_array_new();
     d->disk_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     d->named_nodes = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, named_node_free);
@@ -702,6 +741,7 @@ Domain *domain_free(Domain *d) {
     disks_free(d);
     g_ptr_array_unref(d->disks);
     g_ptr_array_unref(d->slots);
+    g_array_unref(d->stale_fdsets);
     g_hash_table_unref(d->disk_names);
     g_hash_table_unref(d->named_nodes);
     view_free(d->view);

@@ -71,12 +71,17 @@ typedef enum {
     DISK_CHANGED_ALLOCATED = 1 << 4,
 } DiskChange;
 
-/* How much of a look; bits. Each asks at least for LOOK_JOBS. */
+/* How much of a look; bits. QEMU reads its monitor byte by byte, so each query that is not needed costs some 0.1 ms. */
 typedef enum {
-    LOOK_JOBS = 1 << 0,  /* query-status, query-jobs, query-block-jobs */
-    LOOK_BLOCK = 1 << 1, /* query-block and the edges of the block graph */
-    LOOK_NODES = 1 << 2, /* query-named-block-nodes, only when it is safe */
-    LOOK_ALL = LOOK_JOBS | LOOK_BLOCK | LOOK_NODES,
+    LOOK_LIST = 1 << 0,     /* query-jobs */
+    LOOK_PROGRESS = 1 << 1, /* query-block-jobs, after query-jobs */
+    LOOK_STATUS = 1 << 2,   /* query-status */
+    LOOK_BLOCK = 1 << 3,    /* query-block */
+    LOOK_GRAPH = 1 << 4,    /* the edges of the block graph */
+    LOOK_NODES = 1 << 5,    /* query-named-block-nodes, only when it is safe */
+    LOOK_JOBS = LOOK_LIST | LOOK_PROGRESS | LOOK_STATUS,
+    LOOK_DISKS = LOOK_BLOCK | LOOK_GRAPH,
+    LOOK_ALL = LOOK_JOBS | LOOK_DISKS | LOOK_NODES,
 } LookScope;
 
 typedef struct {
@@ -140,6 +145,8 @@ void domain_look(Domain *d, unsigned scope);
 /* Number of the last completed look, and of the look that will contain everything sent so far (the next to start). */
 uint64_t domain_look_number(const Domain *d);
 uint64_t domain_look_next(const Domain *d);
+/* To be called with each remove-fd that is sent. */
+void domain_remove_fdset(Domain *d, int64_t id);
 /* To be called right before blockdev-create is sent: no look at the nodes until it is seen to be over. */
 void domain_will_create(Domain *d);
 /* Looks at the jobs every interval µs (progress has no event); 0 = not. */

@@ -22,9 +22,9 @@ struct Domain {
     uint64_t qmp_timeout, greeting_timeout, reconnect_max;
 
     QmpClient *qmp;
-    DomainState state;
-    bool live;         /* a complete look since connecting */
-    bool unresponsive; /* the last deadline passed without an answer */
+    DomainState state, run_state; /* as published; as QEMU said last */
+    bool live;                    /* a complete look since connecting */
+    bool unresponsive;            /* the last deadline passed without an answer */
     bool guest_runs;
     bool process_gone;
     Instance instance; /* pid 0 = unknown */
@@ -44,6 +44,9 @@ struct Domain {
     uint64_t create_look; /* the look in whose query-jobs our last blockdev-create is seen */
     bool nodes_owed;      /* a look at the nodes was asked for and was not safe */
     GPtrArray *slots;     /* of the look under way */
+
+    GArray *
+        stale_fdsets; /* int64_t: removed while the guest stood, to be removed again when it runs */
 
     GPtrArray *disks;        /* Disk* */
     GHashTable *disk_names;  /* qdev → name, remembered */

@@ -12,7 +12,7 @@ static QmpBatch *batch_new(Job *j) {
     return j->batch;
 }
 
-/* Sends the batch and, right behind it, a look: QEMU answers both in order, so what is seen is what the batch has done. */
+/* Sends the batch and, right behind it, a look (scope 0: the event that follows asks for it, or else the timer): QEMU answers both in order, so what is seen is what the batch has done. */
 static void batch_go(Job *j, QmpBatchDone done, unsigned scope) {
     j->busy = true;
     if (!domain_qmp(j->domain) || qmp_batch_send(j->batch, j->event, done, j) < 0) {
@@ -49,9 +49,14 @@ void job_back_out(Job *j, FailureKind kind, const char *message) {
 
 /* ── records ── */
 
+static void told_running(Job *j) {
+    if (j->domain) /* the mirror's filter stands between device and image now */
+        domain_look(j->domain, LOOK_JOBS | LOOK_DISKS);
+}
+
 static void act_record_running(Job *j) {
     job_transition(j, EVENT_STARTED);
-    job_commit(j, JOB_CHANGED_STATE, "", NULL);
+    job_commit(j, JOB_CHANGED_STATE, "", told_running);
 }
 
 static void told_ready(Job *j) {
@@ -112,7 +117,7 @@ static void act_complete(Job *j) {
         j->halted = false; /* somebody else has stopped it since: not ours to let go on */
     j->kind->complete(j, b);
     j->asked = true;
-    batch_go(j, on_completed, LOOK_JOBS | LOOK_BLOCK);
+    batch_go(j, on_completed, 0);
 }
 
 static void act_abort(Job *j);
@@ -158,7 +163,7 @@ static void act_finalize(Job *j) {
     qmp_batch_add(b, false, "job-finalize", json_pack("{s:s}", "id", j->qemu_id), -1);
     if (j->halted)
         qmp_batch_add(b, true, "cont", NULL, -1);
-    batch_go(j, on_finalized, LOOK_JOBS | LOOK_BLOCK);
+    batch_go(j, on_finalized, LOOK_LIST | LOOK_BLOCK | (j->copy.under_filter ? LOOK_GRAPH : 0));
 }
 
 static void on_continued(const QmpBatchResult *result, void *userdata) {
@@ -184,7 +189,7 @@ static void on_aborted(const QmpBatchResult *result, void *userdata) {
 static void act_abort(Job *j) {
     qmp_batch_add(batch_new(j), true, "job-cancel", json_pack("{s:s}", "id", j->qemu_id), -1);
     j->aborting = true;
-    batch_go(j, on_aborted, LOOK_JOBS | LOOK_BLOCK);
+    batch_go(j, on_aborted, LOOK_JOBS | LOOK_DISKS);
 }
 
 /* ── the end ── */
@@ -245,7 +250,7 @@ static void on_dismissed(const QmpBatchResult *result, void *userdata) {
 
 static void act_dismiss(Job *j) {
     qmp_batch_add(batch_new(j), true, "job-dismiss", json_pack("{s:s}", "id", j->qemu_id), -1);
-    batch_go(j, on_dismissed, LOOK_JOBS);
+    batch_go(j, on_dismissed, LOOK_LIST);
 }
 
 void job_act(Job *j, const Step *step) {

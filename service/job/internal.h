@@ -51,6 +51,7 @@ typedef struct {
 
 typedef enum {
     SETUP_IDLE,
+    SETUP_LEFTOVER, /* an earlier blockdev-create has to end first */
     SETUP_CLEARING,
     SETUP_CREATING,
     SETUP_WAITING,
@@ -80,6 +81,11 @@ struct Job {
     Copy copy;
 
     /* this run's */
+    struct {
+        JobState state;
+        JobResult result;
+        uint64_t ready, finished;
+    } shown; /* what is durable, and all that anybody gets to read */
     Journal *journal;
     sd_event *event;
     JobHooks hooks;

@@ -93,17 +93,18 @@ const char *job_qemu_id(const Job *j) {
     return j->qemu_id;
 }
 
+static bool state_in_sync(JobState s) {
+    return s == JOB_READY || s == JOB_PENDING || s == JOB_PIVOTING || s == JOB_FINISHING;
+}
+
 bool job_in_sync(const Job *j) {
-    return j->state == JOB_READY || j->state == JOB_PENDING || j->state == JOB_PIVOTING ||
-           j->state == JOB_FINISHING;
+    return state_in_sync(j->state);
 }
 
 bool job_has_reached(const Job *j, JobState state) {
-    if (j->state == JOB_CONCLUDED || j->state == state)
+    if (j->shown.state == JOB_CONCLUDED || j->shown.state == state)
         return true;
-    if (state == JOB_READY)
-        return job_in_sync(j);
-    return false;
+    return state == JOB_READY && state_in_sync(j->shown.state);
 }
 
 JobInfo job_info(const Job *j) {
@@ -115,8 +116,8 @@ JobInfo job_info(const Job *j) {
         .domain_path = j->domain_path,
         .disk = j->disk,
         .target = j->target,
-        .state = job_state_to_string(j->state),
-        .result = j->state == JOB_CONCLUDED ? job_result_to_string(j->result) : "",
+        .state = job_state_to_string(j->shown.state),
+        .result = j->shown.state == JOB_CONCLUDED ? job_result_to_string(j->shown.result) : "",
         .error_name = failure_name(j->error),
         .error_message = j->error_message,
         .io_status = io_status_to_string(j->io),
@@ -125,8 +126,8 @@ JobInfo job_info(const Job *j) {
         .owner_uid = j->owner,
         .restarts = j->restarts,
         .created = j->created,
-        .ready = j->ready,
-        .finished = j->finished,
+        .ready = j->shown.ready,
+        .finished = j->shown.finished,
         .guest_paused = j->guest_paused,
         .speed = j->speed,
         .done = j->progress.done,
@@ -172,6 +173,9 @@ typedef struct {
     void (*then)(Job *j);
     JournalDone done;
     void *userdata;
+    JobState state; /* as recorded: shown from then on */
+    JobResult result;
+    uint64_t ready, finished;
 } JobCommit;
 
 Job *job_free(Job *j) {
@@ -268,6 +272,10 @@ static void on_durable(int error, void *userdata) {
             commit.done(error, commit.userdata);
         return;
     }
+    j->shown.state = commit.state;
+    j->shown.result = commit.result;
+    j->shown.ready = commit.ready;
+    j->shown.finished = commit.finished;
     if (commit.changed)
         j->hooks.changed(j, commit.changed, j->userdata);
     if (commit.done)
@@ -287,6 +295,10 @@ static void commit_put(Job *j, unsigned changed, const char *detail, void (*then
     c->then = then;
     c->done = done;
     c->userdata = userdata;
+    c->state = j->state;
+    c->result = j->result;
+    c->ready = j->ready;
+    c->finished = j->finished;
     j->changed = 0;
     g_ptr_array_add(j->commits, c);
     journal_put_job(j->journal, record, job_state_to_string(j->state),
@@ -311,6 +323,10 @@ static void surroundings(Job *j, Journal *journal, sd_event *event, const JobHoo
     j->event = event;
     j->hooks = *hooks;
     j->userdata = userdata;
+    j->shown.state = j->state;
+    j->shown.result = j->result;
+    j->shown.ready = j->ready;
+    j->shown.finished = j->finished;
 }
 
 void job_start(Job *j, Journal *journal, sd_event *event, const JobHooks *hooks, void *userdata,
@@ -419,9 +435,9 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
     Job *j = userdata;
 
     if (j->fresh == RETRY)
-        job_look_again(j, LOOK_JOBS | LOOK_BLOCK);
+        job_look_again(j, LOOK_JOBS | LOOK_DISKS);
     else if (j->domain)
-        domain_look(j->domain, LOOK_JOBS | LOOK_BLOCK);
+        domain_look(j->domain, LOOK_JOBS | LOOK_DISKS);
     job_advance(j);
     return 0;
 }
@@ -482,7 +498,7 @@ void job_advance(Job *j) {
         return;
     }
     j->advancing = true;
-    if (j->stage == SETUP_WAITING && j->kind->setup_look)
+    if (j->stage == SETUP_WAITING || j->stage == SETUP_LEFTOVER)
         j->kind->setup_look(j);
     do {
         j->again = false;
@@ -497,9 +513,9 @@ void job_advance(Job *j) {
             j->hold_since = 0;
         Step step = job_step(&facts);
         if (step.action == STEP_WAIT) {
-            job_arm(j, j->fresh == RETRY ? USEC_PER_SEC
-                       : j->hold_since   ? 100 * USEC_PER_MSEC
-                                         : 5 * USEC_PER_SEC);
+            job_arm(j, j->fresh == RETRY                            ? USEC_PER_SEC
+                       : j->hold_since || (j->asked && !j->decided) ? 100 * USEC_PER_MSEC
+                                                                    : 5 * USEC_PER_SEC);
             break;
         }
         log_debug("Job %" PRIu64 ": %s, QEMU: %s → %s (%s)", j->id, job_state_to_string(j->state),
@@ -532,7 +548,8 @@ void job_look_again(Job *j, unsigned scope) {
     if (!j->domain)
         return;
     j->fresh = domain_look_next(j->domain);
-    domain_look(j->domain, scope);
+    if (scope)
+        domain_look(j->domain, scope);
 }
 
 void job_link_changed(Job *j) {

@@ -78,6 +78,11 @@ static bool setup_batch(Job *j) {
     return true;
 }
 
+static void add_fdset_removal(Job *j, QmpBatch *b, uint64_t id) {
+    qmp_batch_add(b, true, "remove-fd", json_pack("{s:I}", "fdset-id", fdset_of(id)), -1);
+    domain_remove_fdset(j->domain, fdset_of(id));
+}
+
 /* Everything of this job that may be in QEMU goes; none of it may be in use. */
 static void add_removals(Job *j, QmpBatch *b) {
     g_autofree char *image = name_of(j, 't'), *file = name_of(j, 'f'), *create = name_of(j, 'c');
@@ -85,7 +90,7 @@ static void add_removals(Job *j, QmpBatch *b) {
     qmp_batch_add(b, true, "job-dismiss", json_pack("{s:s}", "id", create), -1);
     qmp_batch_add(b, true, "blockdev-del", node_arg(image), -1);
     qmp_batch_add(b, true, "blockdev-del", node_arg(file), -1);
-    qmp_batch_add(b, true, "remove-fd", json_pack("{s:I}", "fdset-id", fdset_of(j->id)), -1);
+    add_fdset_removal(j, b, j->id);
     domain_name_node(j->domain, image, NULL, NULL, false);
 }
 
@@ -191,7 +196,7 @@ static void setup_start(Job *j, bool created) {
     domain_name_node(j->domain, image, j->target, j->copy.target_format, j->copy.target_block);
     setup_send(j, on_started);
     if (j->stage == SETUP_STARTING)
-        job_look_again(j, LOOK_JOBS | LOOK_BLOCK);
+        job_look_again(j, LOOK_LIST);
 }
 
 static void on_created(const QmpBatchResult *result, void *userdata) {
@@ -199,13 +204,29 @@ static void on_created(const QmpBatchResult *result, void *userdata) {
 
     if (!setup_answered(j, result))
         return;
-    j->stage = SETUP_WAITING; /* blockdev-create is a job: its end comes as an event */
-    job_look_again(j, LOOK_JOBS);
+    /* blockdev-create is a job. Its end comes as an event, often before this reply. */
+    j->stage = SETUP_WAITING;
+    job_look_again(j, LOOK_LIST);
+}
+
+/* The blockdev-create of an earlier try holds its node until it is over; only then can anything be removed. */
+static bool create_is_running(const Job *j) {
+    g_autofree char *create = name_of(j, 'c');
+    const QemuJob *q = view_job(domain_view(j->domain), create);
+
+    return q && q->phase != QJOB_CONCLUDED && q->phase != QJOB_FAILED;
 }
 
 static void copy_setup_look(Job *j) {
     g_autofree char *create = name_of(j, 'c');
 
+    if (j->stage == SETUP_LEFTOVER) {
+        if (!j->domain || !domain_is_live(j->domain) || !create_is_running(j)) {
+            j->stage = SETUP_IDLE;
+            j->busy = false; /* the next step is the one that had to wait */
+        }
+        return;
+    }
     if (!j->domain || !domain_is_live(j->domain)) {
         j->stage = SETUP_IDLE;
         job_look_again(j, LOOK_ALL);
@@ -344,6 +365,10 @@ static void copy_setup(Job *j) {
     if (j->fresh_setup) {
         j->fresh_setup = false;
         setup_target(j);
+        return;
+    }
+    if (create_is_running(j)) {
+        j->stage = SETUP_LEFTOVER;
         return;
     }
     if (!setup_batch(j))
@@ -578,7 +603,7 @@ static void add_old_nodes(Job *j, QmpBatch *b) {
         qmp_batch_add(b, true, "blockdev-del", node_arg(*node), -1);
         if (g_str_has_prefix(*node, "bj-") && g_str_has_suffix(*node, "-f")) {
             uint64_t id = g_ascii_strtoull(*node + strlen("bj-01234567-"), NULL, 10);
-            qmp_batch_add(b, true, "remove-fd", json_pack("{s:I}", "fdset-id", fdset_of(id)), -1);
+            add_fdset_removal(j, b, id);
         }
         domain_name_node(j->domain, *node, NULL, NULL, false);
     }
@@ -590,6 +615,10 @@ static void copy_clean(Job *j) {
 
     if (!live) {
         clean_files(j);
+        return;
+    }
+    if (create_is_running(j)) {
+        j->stage = SETUP_LEFTOVER;
         return;
     }
     j->batch = qmp_batch_new(domain_qmp(j->domain), domain_qmp_timeout(j->domain));

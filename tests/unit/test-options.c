@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The readers of option dictionaries, fed with real messages: every key, every wrong type, both ends of each range,
- * and what callers may write that we would not. Also: text that D-Bus does not take. */
+/* The readers of option dictionaries, fed with real messages: every key, every wrong type, both
+ * ends of each range, and what callers may write that we would not. Also: text that D-Bus does not
+ * take. */
 
 #include <fcntl.h>
 #include <glib.h>

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What several files of this suite use: a service with small idle guests, jobs that stay where they are, a heartbeat."""
+import time
+from xml.etree import ElementTree
+
+from gi.repository import GLib
+from harness import *
+from process import PATIENCE
+
+# Users of every Debian: they need a name for polkit's rules.
+OWNER, OTHER, NOBODY = 1, 2, 65534
+OURS = f"{PREFIX}."
+STANDARD = "org.freedesktop.DBus."
+EMITS = "org.freedesktop.DBus.Property.EmitsChangedSignal"
+
+
+def small(t, name="web", disks=1, config="", fill="256k"):
+    """(service, qemu, domain): an idle guest with disks of 1 MiB. Targets below t.path("copies") are in a TargetFolder."""
+    os_mkdir(t.path("copies"))
+    s = t.services[0] if t.services else t.service(f"[Service]\nTargetFolders={t.path('copies')}\n{config}")
+    return (s, *guest(t, s, name, disks, fill))
+
+
+def guest(t, s, name, disks=1, fill="256k"):
+    """(qemu, domain): one more idle guest."""
+    qemu = t.qemu(name, [t.image(f"{name}{i}.qcow2", size="1M", fill=fill) for i in range(disks)])
+    return qemu, s.attach(name, qemu.socket)
+
+
+def os_mkdir(path):
+    import os
+    os.makedirs(path, exist_ok=True)
+
+
+def slow_job(t, disk, name="slow.qcow2", **more):
+    """A job that stays in state running."""
+    job = disk.copy(t.path(f"copies/{name}"), speed=1, **more)
+    job.wait("running")
+    return job
+
+
+def refused(function, *names, text=""):
+    """function() fails with one of these error names (the last parts); returns the error."""
+    try:
+        result = function()
+    except BusError as e:
+        assert e.short in names, f"{e}, not {names}"
+        assert text.lower() in e.message.lower(), f"{text!r} is not in {e.message!r}"
+        assert e.message.strip() and len(e.message.encode()) <= 4096, e
+        return e
+    raise AssertionError(f"it was not refused with {names}: {result}")
+
+
+class Interface:
+    """An interface of introspection data: methods {name: [(direction, name, type)]}, signals {name: [(name, type)]},
+    properties {name: (type, access, EmitsChangedSignal)}."""
+
+    def __init__(self, element):
+        self.name = element.get("name")
+        self.methods = {m.get("name"): [(a.get("direction", "in"), a.get("name"), a.get("type"))
+                                        for a in m.findall("arg")] for m in element.findall("method")}
+        self.signals = {s.get("name"): [(a.get("name"), a.get("type")) for a in s.findall("arg")]
+                        for s in element.findall("signal")}
+        self.properties = {}
+        for p in element.findall("property"):
+            emits = [a.get("value") for a in p.findall("annotation") if a.get("name") == EMITS]
+            self.properties[p.get("name")] = (p.get("type"), p.get("access"), emits[0] if emits else "true")
+        self.annotations = sorted({a.get("name") for a in element.iter("annotation")} - {EMITS})
+
+    def signature(self, method, direction="in"):
+        return "".join(type for d, _, type in self.methods[method] if d == direction)
+
+
+def interfaces_of(text):
+    """{name: Interface} of an introspection document."""
+    return {e.get("name"): Interface(e) for e in ElementTree.fromstring(text).findall("interface")}
+
+
+def walk(conn, path="/"):
+    """{path: {name: Interface}} of every node that introspection leads to."""
+    found, todo = {}, [path]
+    while todo:
+        at = todo.pop()
+        text = conn.introspect(at)
+        found[at] = interfaces_of(text)
+        todo += [f"{at.rstrip('/')}/{n.get('name')}" for n in ElementTree.fromstring(text).findall("node")]
+    return found
+
+
+class Heartbeat:
+    """Calls to objects that have nothing to do with a disturbance, one after the other; each is timed.
+
+        with Heartbeat(domain):
+            ...
+    """
+
+    def __init__(self, domain, limit=0.1, interval=0.02):
+        self.conn = domain.client.conn
+        self.calls = [(domain.path, domain.INTERFACE, "State"), (domain.path, domain.INTERFACE, "Disks"),
+                      (ROOT, f"{PREFIX}.Manager", "NJobsActive")]
+        self.limit, self.interval, self.times, self.errors = limit * PATIENCE, interval, [], []
+        self.going = False
+
+    def __enter__(self):
+        self.going = True
+        self._send()
+        return self
+
+    def _send(self):
+        if not self.going:
+            return False
+        path, interface, name = self.calls[len(self.times) % len(self.calls)]
+        started = time.monotonic()
+
+        def answered(gio, result):
+            self.times.append(time.monotonic() - started)
+            try:
+                gio.call_finish(result)
+            except GLib.Error as e:
+                self.errors.append(str(e))
+            GLib.timeout_add(int(self.interval * 1000), self._send)
+        self.conn.gio.call(PREFIX, path, f"{STANDARD}Properties", "Get", GLib.Variant("(ss)", (interface, name)), None,
+                           0, 20000, None, answered)
+        return False
+
+    def __exit__(self, kind, *_):
+        self.going = False
+        if kind:
+            return
+        assert not self.errors, self.errors[:3]
+        # A machine that is busy with something else may stop anybody for a moment; one in twenty is that.
+        times = sorted(self.times) or [0]
+        assert times[len(times) * 95 // 100] < self.limit, \
+            f"other domains were disturbed: {[round(x, 3) for x in times[-10:]]} s of {len(times)} calls"
