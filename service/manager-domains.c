@@ -230,35 +230,59 @@ bool manager_attach(Manager *m, const char *name, const char *socket, int fd,
 
 /* ── detaching ── */
 
-static void forget_domain(Manager *m, Domain *d, JournalDone done, void *userdata,
-                          JournalSlot **ret) {
-    g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
-    GPtrArray *disks = domain_disks(d);
+typedef struct {
+    Manager *manager;
+    Domain *domain;
+    JournalDone done;
+    void *userdata;
+} Forgetting;
 
-    for (guint i = 0; i < disks->len; i++)
-        ((Disk *) disks->pdata[i])->job = NULL;
-    for (guint i = 0; i < jobs->len; i++)
-        job_abandon(jobs->pdata[i]);
-    domain_forget(d, done, userdata, ret);
-    if (m->face)
-        m->face->domain_removed(d, m->face_data);
-    log_info("Domain \"%s\" detached.", domain_name(d));
-    g_hash_table_remove(m->domains, domain_name(d));
-    counts_changed(m);
+/* Durable: now it leaves the bus. */
+static void on_forgotten(int error, void *userdata) {
+    g_autofree Forgetting *f = userdata;
+    Manager *m = f->manager;
+    Domain *d = f->domain;
+
+    if (error == 0) {
+        g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
+        GPtrArray *disks = domain_disks(d);
+        for (guint i = 0; i < disks->len; i++)
+            ((Disk *) disks->pdata[i])->job = NULL;
+        for (guint i = 0; i < jobs->len; i++)
+            job_abandon(jobs->pdata[i]);
+        if (m->face)
+            m->face->domain_removed(d, m->face_data);
+        log_info("Domain \"%s\" detached.", domain_name(d));
+        g_hash_table_remove(m->domains, domain_name(d));
+        counts_changed(m);
+    }
+    if (f->done)
+        f->done(error, f->userdata);
+}
+
+static void forget_domain(Manager *m, Domain *d, JournalDone done, void *userdata) {
+    Forgetting *f = g_new0(Forgetting, 1);
+
+    *f = (Forgetting){m, d, done, userdata};
+    domain_forget(d, on_forgotten, f);
 }
 
 bool manager_detach(Manager *m, Domain *d, bool force, JournalDone done, void *userdata,
-                    JournalSlot **ret, Failure *f) {
+                    Failure *f) {
     g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
 
+    if (domain_is_forgotten(d))
+        return failure_set(f, FAILURE_NO_SUCH_DOMAIN, "Domain \"%s\" is being detached already.",
+                           domain_name(d));
     for (guint i = 0; i < jobs->len && !force; i++)
         if (!job_is_released(jobs->pdata[i]))
-            return failure_set(f, FAILURE_DOMAIN_BUSY,
-                               "Job %" PRIu64 " of domain \"%s\" is active; wait for it or cancel "
-                               "it, or give the option \"force\": "
-                               "QEMU would go on with it, and nobody would look after it.",
-                               job_id(jobs->pdata[i]), domain_name(d));
-    forget_domain(m, d, done, userdata, ret);
+            return failure_set(
+                f, FAILURE_DOMAIN_BUSY,
+                "Job %" PRIu64
+                " of domain \"%s\" is active; wait for it or cancel it, or give the option "
+                "\"force\": QEMU would go on with it, and nobody would look after it.",
+                job_id(jobs->pdata[i]), domain_name(d));
+    forget_domain(m, d, done, userdata);
     return true;
 }
 
@@ -266,7 +290,8 @@ bool manager_detach(Manager *m, Domain *d, bool force, JournalDone done, void *u
 static bool is_over(Manager *m, Domain *d) {
     g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
 
-    if (!domain_is_automatic(d) || domain_qmp(d) || access(domain_socket(d), F_OK) == 0)
+    if (domain_is_forgotten(d) || !domain_is_automatic(d) || domain_qmp(d) ||
+        access(domain_socket(d), F_OK) == 0)
         return false;
     for (guint i = 0; i < jobs->len; i++)
         if (!job_is_released(jobs->pdata[i]))
@@ -285,7 +310,7 @@ static int on_sweep(sd_event_source *source, void *userdata) {
         if (is_over(m, value))
             g_ptr_array_add(over, value);
     for (guint i = 0; i < over->len; i++)
-        forget_domain(m, over->pdata[i], NULL, NULL, NULL);
+        forget_domain(m, over->pdata[i], NULL, NULL);
     return 0;
 }
 

@@ -140,7 +140,8 @@ static void on_job_changed(Job *j, unsigned what, void *userdata) {
     if (m->face)
         m->face->job_changed(j, what, m->face_data);
     if (what & JOB_CHANGED_STATE) {
-        tell_disk(m, job_disk(j), DISK_CHANGED_JOB);
+        if (job_state(j) == JOB_READY || job_state(j) == JOB_CANCELLING) /* MirrorReady */
+            tell_disk(m, job_disk(j), DISK_CHANGED_JOB);
         if (job_domain(j))
             update_poll(m, job_domain(j));
     }
@@ -189,6 +190,31 @@ void manager_remove_job(Manager *m, Job *j) {
     g_hash_table_remove(m->jobs, &id);
 }
 
+typedef struct {
+    Manager *manager;
+    uint64_t id;
+    JournalDone done;
+    void *userdata;
+} Dismissing;
+
+static void on_unexported(int error, void *userdata) {
+    g_autofree Dismissing *d = userdata;
+    Job *j = manager_job(d->manager, d->id);
+
+    if (error == 0 && j)
+        manager_remove_job(d->manager, j);
+    if (d->done)
+        d->done(error, d->userdata);
+}
+
+/* Off the bus when it is durable that it stays off. */
+static void dismiss(Manager *m, Job *j, JournalDone done, void *userdata) {
+    Dismissing *d = g_new0(Dismissing, 1);
+
+    *d = (Dismissing){m, job_id(j), done, userdata};
+    job_unexport(j, on_unexported, d);
+}
+
 static int by_end(const void *a, const void *b) {
     uint64_t x = job_info(*(Job *const *) a).finished, y = job_info(*(Job *const *) b).finished;
     return x < y ? 1 : x > y ? -1 : 0;
@@ -212,8 +238,8 @@ void manager_retire(Manager *m) {
         Job *j = finished->pdata[i];
         if (!job_is_released(j) || now - job_info(j).finished < m->config->keep_finished_age)
             continue;
-        job_unexport(j, NULL, NULL, NULL);
-        manager_remove_job(m, j);
+        if (job_is_exported(j))
+            dismiss(m, j, NULL, NULL);
     }
 }
 
@@ -285,6 +311,9 @@ static bool check_limits(Manager *m, uint32_t uid, Failure *f) {
 static bool check_not_busy(const Disk *disk, Failure *f) {
     const Job *busy = disk_job(disk);
 
+    if (domain_is_forgotten(disk->domain))
+        return failure_set(f, FAILURE_NO_SUCH_DOMAIN, "Domain \"%s\" is being detached.",
+                           domain_name(disk->domain));
     if (!busy)
         return true;
     JobInfo info = job_info(busy);
@@ -352,8 +381,7 @@ bool manager_copy(Manager *m, Disk *disk, CopyOptions *o, uint32_t uid, JournalD
     return true;
 }
 
-bool manager_dismiss(Manager *m, Job *j, JournalDone done, void *userdata, JournalSlot **ret,
-                     Failure *f) {
+bool manager_dismiss(Manager *m, Job *j, JournalDone done, void *userdata, Failure *f) {
     if (job_is_active(j))
         return failure_set(f, FAILURE_NOT_READY,
                            "Job %" PRIu64 " is %s; only a concluded job can be dismissed.",
@@ -364,8 +392,7 @@ bool manager_dismiss(Manager *m, Job *j, JournalDone done, void *userdata, Journ
             "Job %" PRIu64
             " has ended but QEMU could not be told yet; try again when domain \"%s\" answers.",
             job_id(j), job_info(j).domain_name);
-    job_unexport(j, done, userdata, ret);
-    manager_remove_job(m, j);
+    dismiss(m, j, done, userdata);
     return true;
 }
 
@@ -513,6 +540,9 @@ static void restore_jobs(Manager *m) {
         *key = record->id;
         g_hash_table_insert(m->jobs, key, j);
         m->n_active += job_is_active(j);
+        Disk *disk = job_disk(j);
+        if (disk && job_is_active(j))
+            disk->job = j;
         job_resume_after_restart(j, m->journal, m->event, &manager_job_hooks, m);
     }
 }

@@ -62,7 +62,7 @@ bool manager_attach(Manager *m, const char *name, const char *socket, int fd,
 /* Forgets an attach's continuation (its caller has left); the domain stays. */
 void manager_attach_forget(Manager *m, void *userdata);
 bool manager_detach(Manager *m, Domain *d, bool force, JournalDone done, void *userdata,
-                    JournalSlot **ret, Failure *f);
+                    Failure *f);
 
 /* Copies: limits, request-id, busy disk, then copy_check(). done(0): the job is durable; it has been announced by then.
  * With a known request-id of the same caller *ret is that job, *ret_again is true and done is not called. */
@@ -71,7 +71,6 @@ bool manager_copy(Manager *m, Disk *disk, CopyOptions *o, uint32_t uid, JournalD
 /* The same checks without doing it. */
 bool manager_copy_check(Manager *m, Disk *disk, const CopyOptions *o, uint32_t uid,
                         uint64_t *ret_free, uint64_t *ret_needed, Failure *f);
-bool manager_dismiss(Manager *m, Job *j, JournalDone done, void *userdata, JournalSlot **ret,
-                     Failure *f);
+bool manager_dismiss(Manager *m, Job *j, JournalDone done, void *userdata, Failure *f);
 /* Live or persistent XML of a domain; owned by the caller. NULL with f. */
 char *manager_domain_xml(Manager *m, Domain *d, bool persistent, Failure *f);

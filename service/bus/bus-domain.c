@@ -106,7 +106,7 @@ static int method_detach(sd_bus_message *m, void *userdata, sd_bus_error *error)
         return bus_fail(error, &f);
 
     g_autoptr(Call) c = call_new(b, m);
-    if (!manager_detach(b->manager, d, force, call_done, c, NULL, &f))
+    if (!manager_detach(b->manager, d, force, call_done, c, &f))
         return bus_fail(error, &f);
     g_steal_pointer(&c);
     return 1;

@@ -97,7 +97,7 @@ static int complete_or_cancel(sd_bus_message *m, JobFound *found, JobIntent inte
     g_autoptr(Call) c = order_begin(found, m, action, verb, &r, error);
     if (!c)
         return r;
-    bool given = job_order_end(found->job, intent, &o, call_done, c, NULL, &f);
+    bool given = job_order_end(found->job, intent, &o, call_done, c, &f);
     return order_end(given, &c, &f, error);
 }
 
@@ -126,7 +126,7 @@ static int method_set_on_ready(sd_bus_message *m, void *userdata, sd_bus_error *
     g_autoptr(Call) c = order_begin(found, m, AUTH_COMPLETE, "setonready", &r, error);
     if (!c)
         return r;
-    bool given = job_set_on_ready(found->job, on_ready_from_string(word), call_done, c, NULL, &f);
+    bool given = job_set_on_ready(found->job, on_ready_from_string(word), call_done, c, &f);
     return order_end(given, &c, &f, error);
 }
 
@@ -138,7 +138,7 @@ static int method_dismiss(sd_bus_message *m, void *userdata, sd_bus_error *error
 
     if (!c)
         return r;
-    bool given = manager_dismiss(found->bus->manager, found->job, call_done, c, NULL, &f);
+    bool given = manager_dismiss(found->bus->manager, found->job, call_done, c, &f);
     return order_end(given, &c, &f, error);
 }
 

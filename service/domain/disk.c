@@ -249,6 +249,8 @@ static unsigned disk_set_image(Disk *disk, const QemuDevice *device) {
         disk->read_only = device->read_only;
         what |= DISK_CHANGED_READ_ONLY;
     }
+    if (what & ~(unsigned) DISK_CHANGED_ALLOCATED)
+        d->dirty = true;
     return what;
 }
 
@@ -265,6 +267,51 @@ static void disk_add(Domain *d, const QemuDevice *device) {
     disk_set_image(disk, device);
     g_ptr_array_add(d->disks, disk);
     d->hooks.disk_added(disk, d->userdata);
+}
+
+/* What the record keeps, so that the disks are on the bus again before QEMU has answered. */
+json_t *disks_to_json(const Domain *d) {
+    json_t *array = json_array();
+
+    for (guint i = 0; i < d->disks->len; i++) {
+        const Disk *disk = d->disks->pdata[i];
+        json_array_append_new(
+            array, json_pack("{s:s, s:s, s:s?, s:s?, s:s, s:s, s:I, s:b, s:b, s:b}", "name",
+                             disk->name, "device", disk->device, "root", disk->root, "node",
+                             disk->node, "source", disk->source, "format", disk->format, "size",
+                             (json_int_t) disk->size, "block", disk->block, "read-only",
+                             disk->read_only, "removable", disk->removable));
+    }
+    return array;
+}
+
+void disks_from_json(Domain *d, const json_t *array) {
+    const json_t *item;
+    size_t n;
+
+    json_array_foreach (array, n, item) {
+        const char *name, *device, *root, *node, *source, *format;
+        int block, read_only, removable;
+        json_int_t size;
+        if (json_unpack((json_t *) item, "{s:s, s:s, s:s?, s:s?, s:s, s:s, s:I, s:b, s:b, s:b}",
+                        "name", &name, "device", &device, "root", &root, "node", &node, "source",
+                        &source, "format", &format, "size", &size, "block", &block, "read-only",
+                        &read_only, "removable", &removable) < 0)
+            continue;
+        Disk *disk = g_new0(Disk, 1);
+        disk->domain = d;
+        disk->name = g_strdup(name);
+        disk->device = g_strdup(device);
+        disk->root = g_strdup(root);
+        disk->node = g_strdup(node);
+        disk->source = g_strdup(source);
+        disk->format = g_strdup(format);
+        disk->size = (uint64_t) size;
+        disk->block = block;
+        disk->read_only = read_only;
+        disk->removable = removable;
+        g_ptr_array_add(d->disks, disk);
+    }
 }
 
 void disks_update(Domain *d) {

@@ -118,10 +118,11 @@ static json_t *nodes_to_json(const Domain *d) {
 
 void domain_save(Domain *d, JournalDone done, void *userdata, JournalSlot **ret) {
     json_t *document =
-        json_pack("{s:s, s:s, s:s, s:b, s:I, s:I, s:s, s:o, s:o}", "socket", d->socket,
+        json_pack("{s:s, s:s, s:s, s:b, s:I, s:I, s:s, s:o, s:o, s:o}", "socket", d->socket,
                   "definition", d->definition, "uuid", d->uuid, "automatic", d->automatic, "pid",
                   (json_int_t) d->instance.pid, "start", (json_int_t) d->instance.start, "boot",
-                  d->instance.boot, "disk-names", names_to_json(d), "nodes", nodes_to_json(d));
+                  d->instance.boot, "disk-names", names_to_json(d), "nodes", nodes_to_json(d),
+                  "disks", disks_to_json(d));
     char *text = json_dumps(document, JSON_COMPACT | JSON_SORT_KEYS);
     JournalDomain record = {.name = d->name, .document = text};
 
@@ -131,10 +132,15 @@ void domain_save(Domain *d, JournalDone done, void *userdata, JournalSlot **ret)
     json_decref(document);
 }
 
-void domain_forget(Domain *d, JournalDone done, void *userdata, JournalSlot **ret) {
+void domain_forget(Domain *d, JournalDone done, void *userdata) {
     JournalDomain record = {.name = d->name};
 
-    journal_put_domain(d->journal, &record, done, userdata, ret);
+    d->forgotten = true;
+    journal_put_domain(d->journal, &record, done, userdata, NULL);
+}
+
+bool domain_is_forgotten(const Domain *d) {
+    return d->forgotten;
 }
 
 static bool record_parse(Domain *d, const char *document) {
@@ -142,11 +148,12 @@ static bool record_parse(Domain *d, const char *document) {
     const char *socket = NULL, *definition = NULL, *uuid = NULL, *boot = NULL, *key;
     json_int_t pid = 0, start = 0;
     int automatic = 0;
-    json_t *names = NULL, *nodes = NULL, *value;
-    bool ok = root && json_unpack(root, "{s:s, s:s, s:s, s:b, s:I, s:I, s:s, s:o, s:o}", "socket",
-                                  &socket, "definition", &definition, "uuid", &uuid, "automatic",
-                                  &automatic, "pid", &pid, "start", &start, "boot", &boot,
-                                  "disk-names", &names, "nodes", &nodes) == 0;
+    json_t *names = NULL, *nodes = NULL, *disks = NULL, *value;
+    bool ok =
+        root && json_unpack(root, "{s:s, s:s, s:s, s:b, s:I, s:I, s:s, s:o, s:o, s:o}", "socket",
+                            &socket, "definition", &definition, "uuid", &uuid, "automatic",
+                            &automatic, "pid", &pid, "start", &start, "boot", &boot, "disk-names",
+                            &names, "nodes", &nodes, "disks", &disks) == 0;
 
     if (ok) {
         d->socket = g_strdup(socket);
@@ -168,6 +175,7 @@ static bool record_parse(Domain *d, const char *document) {
                             &block) == 0)
                 domain_name_node(d, key, path, format, block);
         }
+        disks_from_json(d, disks);
         d->dirty = false;
     }
     json_decref(root);
@@ -291,7 +299,7 @@ static void look_complete(Domain *d) {
         disks_update(d);
     if (first)
         d->hooks.link_changed(d, d->userdata);
-    if (d->dirty)
+    if (d->dirty && !d->forgotten)
         domain_save(d, NULL, NULL, NULL);
     d->hooks.looked(d, d->userdata);
     if (d->wanted && !d->scope)

@@ -114,7 +114,9 @@ Domain *domain_free(Domain *d);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Domain, domain_free)
 /* Hands the domain's record to the journal; forget = delete it there. */
 void domain_save(Domain *d, JournalDone done, void *userdata, JournalSlot **ret);
-void domain_forget(Domain *d, JournalDone done, void *userdata, JournalSlot **ret);
+/* From then on it is not saved any more. */
+void domain_forget(Domain *d, JournalDone done, void *userdata);
+bool domain_is_forgotten(const Domain *d);
 
 const char *domain_name(const Domain *d);
 const char *domain_uuid(const Domain *d);

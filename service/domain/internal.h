@@ -51,6 +51,7 @@ struct Domain {
     GPtrArray *disks;        /* Disk* */
     GHashTable *disk_names;  /* qdev → name, remembered */
     GHashTable *named_nodes; /* node → NamedNode */
+    bool forgotten;          /* in the journal */
     bool dirty;              /* the record has changed since it was saved */
 };
 
@@ -58,4 +59,6 @@ struct Domain {
 void disks_free(Domain *d);
 /* Brings the list of disks in line with the view. */
 void disks_update(Domain *d);
+json_t *disks_to_json(const Domain *d);
+void disks_from_json(Domain *d, const json_t *array);
 void named_node_free(void *data);

@@ -80,7 +80,7 @@ static void act_order(Job *j) {
         job_commit(j, JOB_CHANGED_ON_READY, "the promised end cannot be had", NULL);
         return;
     }
-    job_record_end(j, intent, NULL, NULL, NULL);
+    job_record_end(j, intent, NULL, NULL);
 }
 
 static void act_record_halt(Job *j) {

@@ -97,6 +97,7 @@ struct Job {
     bool advancing;     /* job_advance() is on the stack */
     bool again;         /* … and was called meanwhile */
     GPtrArray *commits; /* JobCommit*, not durable yet */
+    GPtrArray *asks;    /* JobAsk*, sent and not answered */
     uint64_t fresh;     /* the look from which on the view can be relied on */
     bool asked, aborting, stopped, prepared;
     uint64_t
@@ -133,7 +134,7 @@ bool job_transition(Job *j, JobEvent event);
 /* Records the job as it is now; then(j) (may be NULL) runs when that is durable, after changed() has told. */
 void job_commit(Job *j, unsigned changed, const char *detail, void (*then)(Job *j));
 void job_commit_order(Job *j, unsigned changed, const char *detail, JournalDone done,
-                      void *userdata, JournalSlot **ret);
+                      void *userdata);
 /* The action under way has ended. */
 void job_action_done(Job *j);
 /* It ended badly: looked at and tried again in a second. */
@@ -144,7 +145,7 @@ void job_warn(Job *j, const char *format, ...) G_GNUC_PRINTF(2, 3);
 void job_set_error(Job *j, FailureKind kind, const char *format, ...) G_GNUC_PRINTF(3, 4);
 const QemuJob *job_in_qemu(const Job *j);
 /* Records the intent to pivot or to finish, and whether the guest will be stopped for it. */
-void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata, JournalSlot **ret);
+void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata);
 bool job_may_stop(const Job *j);
 
 /* act.c */

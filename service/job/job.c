@@ -68,6 +68,9 @@ bool job_is_active(const Job *j) {
 bool job_is_released(const Job *j) {
     return j->released;
 }
+bool job_is_exported(const Job *j) {
+    return j->exported;
+}
 Domain *job_domain(const Job *j) {
     return j->domain;
 }
@@ -162,6 +165,7 @@ Job *job_alloc(const JobKind *kind, uint64_t id, const char *identity) {
     j->warnings = g_ptr_array_new_with_free_func(g_free);
     g_ptr_array_add(j->warnings, NULL);
     j->commits = g_ptr_array_new();
+    j->asks = g_ptr_array_new();
     progress_init(&j->progress);
     return j;
 }
@@ -178,6 +182,8 @@ typedef struct {
     uint64_t ready, finished;
 } JobCommit;
 
+static void asks_give_up(Job *j);
+
 Job *job_free(Job *j) {
     if (!j)
         return NULL;
@@ -187,6 +193,8 @@ Job *job_free(Job *j) {
         g_free(c);
     }
     g_ptr_array_unref(j->commits);
+    asks_give_up(j);
+    g_ptr_array_unref(j->asks);
     qmp_batch_free(j->batch);
     qmp_slot_cancel(j->slot);
     journal_slot_cancel(j->file_work);
@@ -311,10 +319,8 @@ void job_commit(Job *j, unsigned changed, const char *detail, void (*then)(Job *
 }
 
 void job_commit_order(Job *j, unsigned changed, const char *detail, JournalDone done,
-                      void *userdata, JournalSlot **ret) {
+                      void *userdata) {
     commit_put(j, changed, detail, NULL, done, userdata);
-    if (ret)
-        *ret = NULL;
 }
 
 static void surroundings(Job *j, Journal *journal, sd_event *event, const JobHooks *hooks,
@@ -563,6 +569,7 @@ void job_link_changed(Job *j) {
 }
 
 void job_abandon(Job *j) {
+    asks_give_up(j);
     j->domain = NULL;
     j->batch = qmp_batch_free(j->batch);
     g_clear_pointer(&j->slot, qmp_slot_cancel);
@@ -605,8 +612,19 @@ static bool check_not_ending(const Job *j, Failure *f) {
     return true;
 }
 
+static bool check_can_pivot(const Job *j, JobIntent intent, Failure *f) {
+    if (intent != INTENT_PIVOT || g_strcmp0(j->copy.sync, "none") != 0)
+        return true;
+    return failure_set(
+        f, FAILURE_NOT_SUPPORTED,
+        "Job %" PRIu64
+        " copies only new writes (sync \"none\"), the guest cannot be switched to its target: "
+        "finish or cancel it.",
+        j->id);
+}
+
 static bool check_in_sync(const Job *j, JobIntent intent, Failure *f) {
-    if (!check_not_ending(j, f))
+    if (!check_not_ending(j, f) || !check_can_pivot(j, intent, f))
         return false;
     if (j->state != JOB_READY)
         return failure_set(
@@ -624,7 +642,7 @@ static bool check_in_sync(const Job *j, JobIntent intent, Failure *f) {
     return check_link(j, f) && (!j->kind->may_decide || j->kind->may_decide(j, f));
 }
 
-void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata, JournalSlot **ret) {
+void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata) {
     job_transition(j, intent == INTENT_PIVOT ? EVENT_PIVOT : EVENT_FINISH);
     j->intent = intent;
     /* In the same record, so that it is durable before `stop` is sent. */
@@ -638,11 +656,11 @@ void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata, 
                  "to copy.",
                  (double) j->max_pause / USEC_PER_SEC);
     job_commit_order(j, JOB_CHANGED_STATE, j->halted ? "the guest will be stopped" : "", done,
-                     userdata, ret);
+                     userdata);
 }
 
 static bool order_cancel(Job *j, const EndOptions *o, JournalDone done, void *userdata,
-                         JournalSlot **ret, Failure *f) {
+                         Failure *f) {
     if (j->intent != INTENT_CANCEL && !j->decided && o->force && j->intent != INTENT_NONE &&
         job_is_active(j))
         ; /* a pivot or finish that is not decided yet can be taken back */
@@ -664,30 +682,31 @@ static bool order_cancel(Job *j, const EndOptions *o, JournalDone done, void *us
     job_transition(j, EVENT_CANCEL);
     j->intent = INTENT_CANCEL;
     j->asked = j->aborting = false;
-    job_commit_order(j, JOB_CHANGED_STATE, o->force ? "force" : "", done, userdata, ret);
+    job_commit_order(j, JOB_CHANGED_STATE, o->force ? "force" : "", done, userdata);
     return true;
 }
 
 bool job_order_end(Job *j, JobIntent intent, const EndOptions *o, JournalDone done, void *userdata,
-                   JournalSlot **ret, Failure *f) {
+                   Failure *f) {
     if (intent == INTENT_CANCEL)
-        return order_cancel(j, o, done, userdata, ret, f);
+        return order_cancel(j, o, done, userdata, f);
     if (!check_in_sync(j, intent, f))
         return false;
     if (o->pause_guest >= 0)
         j->pause_guest = o->pause_guest;
     if (o->max_pause != UINT64_MAX)
         j->max_pause = o->max_pause;
-    job_record_end(j, intent, done, userdata, ret);
+    job_record_end(j, intent, done, userdata);
     return true;
 }
 
-bool job_set_on_ready(Job *j, OnReady on_ready, JournalDone done, void *userdata, JournalSlot **ret,
-                      Failure *f) {
-    if (!check_not_ending(j, f))
+bool job_set_on_ready(Job *j, OnReady on_ready, JournalDone done, void *userdata, Failure *f) {
+    JobIntent intent = on_ready == ON_READY_PIVOT ? INTENT_PIVOT : INTENT_NONE;
+
+    if (!check_not_ending(j, f) || !check_can_pivot(j, intent, f))
         return false;
     j->on_ready = on_ready;
-    job_commit_order(j, JOB_CHANGED_ON_READY, on_ready_to_string(on_ready), done, userdata, ret);
+    job_commit_order(j, JOB_CHANGED_ON_READY, on_ready_to_string(on_ready), done, userdata);
     return true;
 }
 
@@ -700,7 +719,28 @@ typedef struct {
     void (*then)(Job *j, uint64_t number, const char *word);
     uint64_t number;
     char *word;
+    QmpSlot *slot;
 } JobAsk;
+
+/* Takes it off the job's list, tells the caller, frees. */
+static void ask_finish(JobAsk *ask, const Failure *f) {
+    g_ptr_array_remove(ask->job->asks, ask);
+    ask->reply(f, ask->userdata);
+    g_free(ask->word);
+    g_free(ask);
+}
+
+static void asks_give_up(Job *j) {
+    g_auto(Failure) f = {0};
+
+    failure_set(&f, FAILURE_DOMAIN_NOT_RUNNING,
+                "Domain \"%s\" was detached; QEMU was not asked to the end.", j->domain_name);
+    while (j->asks->len > 0) {
+        JobAsk *ask = j->asks->pdata[0];
+        qmp_slot_cancel(ask->slot);
+        ask_finish(ask, &f);
+    }
+}
 
 static void on_asked(QmpClient *c, json_t *result, const QmpError *error, void *userdata) {
     JobAsk *ask = userdata;
@@ -713,12 +753,9 @@ static void on_asked(QmpClient *c, json_t *result, const QmpError *error, void *
     else if (error)
         failure_set(&f, FAILURE_DOMAIN_UNRESPONSIVE,
                     "QEMU did not answer (%s); look at the job before you try again.", error->text);
-    /* The job may have been freed meanwhile only together with its domain's connection, which answers first. */
     if (f.kind == FAILURE_NONE)
         ask->then(ask->job, ask->number, ask->word);
-    ask->reply(&f, ask->userdata);
-    g_free(ask->word);
-    g_free(ask);
+    ask_finish(ask, &f);
 }
 
 static bool job_ask(Job *j, const char *command, json_t *arguments,
@@ -740,7 +777,7 @@ static bool job_ask(Job *j, const char *command, json_t *arguments,
     ask->then = then;
     ask->number = number;
     ask->word = g_strdup(word);
-    if (domain_send(j->domain, NULL, command, arguments, -1, on_asked, ask) < 0) {
+    if (domain_send(j->domain, &ask->slot, command, arguments, -1, on_asked, ask) < 0) {
         g_free(ask->word);
         g_free(ask);
         return failure_set(f, FAILURE_DOMAIN_UNRESPONSIVE,
@@ -769,6 +806,7 @@ bool job_unpause(Job *j, JobReply reply, void *userdata, Failure *f) {
 static void then_speed(Job *j, uint64_t speed, const char *word) {
     j->speed = speed;
     job_commit(j, JOB_CHANGED_SPEED, "speed", NULL);
+    job_look_again(j, LOOK_JOBS); /* the view still has the old one */
 }
 
 bool job_set_speed(Job *j, uint64_t speed, JobReply reply, void *userdata, Failure *f) {
@@ -797,12 +835,12 @@ bool job_set_copy_mode(Job *j, const char *mode, JobReply reply, void *userdata,
                    then_mode, 0, mode, reply, userdata, f);
 }
 
-void job_unexport(Job *j, JournalDone done, void *userdata, JournalSlot **ret) {
+void job_unexport(Job *j, JournalDone done, void *userdata) {
     JournalJob *record;
 
     j->exported = false;
     record = job_record(j);
     journal_put_job(j->journal, record, job_state_to_string(j->state), "", "dismissed", done,
-                    userdata, ret);
+                    userdata, NULL);
     journal_job_free(record);
 }

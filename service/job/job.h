@@ -110,6 +110,7 @@ JobState job_state(const Job *j);
 JobResult job_result(const Job *j);
 bool job_is_active(const Job *j); /* not concluded */
 bool job_is_released(const Job *j);
+bool job_is_exported(const Job *j); /* not dismissed yet */
 Domain *job_domain(const Job *j);
 const char *job_device(const Job *j);     /* qdev path of its disk */
 const char *job_request_id(const Job *j); /* "" if none */
@@ -126,7 +127,7 @@ void job_abandon(Job *j);
 /* The journal's row for it, e.g. to change what is not the job's own business (exported). Owned by the caller. */
 JournalJob *job_record(const Job *j);
 /* Take a concluded job off the bus: durable when done is called. */
-void job_unexport(Job *j, JournalDone done, void *userdata, JournalSlot **ret);
+void job_unexport(Job *j, JournalDone done, void *userdata);
 
 typedef struct {
     int pause_guest;    /* -1 = as created */
@@ -138,9 +139,8 @@ typedef struct {
 /* Orders. false with f: refused, nothing happened. true: done() is called with 0 when the order is durable (-ESHUTDOWN: it
  * will never be), or, for those that only ask QEMU (pause, resume, speed, mode), reply() with an empty or a filled Failure. */
 bool job_order_end(Job *j, JobIntent intent, const EndOptions *o, JournalDone done, void *userdata,
-                   JournalSlot **ret, Failure *f);
-bool job_set_on_ready(Job *j, OnReady on_ready, JournalDone done, void *userdata, JournalSlot **ret,
-                      Failure *f);
+                   Failure *f);
+bool job_set_on_ready(Job *j, OnReady on_ready, JournalDone done, void *userdata, Failure *f);
 typedef void (*JobReply)(const Failure *f, void *userdata);
 bool job_pause(Job *j, JobReply reply, void *userdata, Failure *f);
 bool job_unpause(Job *j, JobReply reply, void *userdata, Failure *f);

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Who may do what: every method of every interface, as every kind of caller, against one table; and what polkit is
 asked, what it may answer, and what becomes of a caller that leaves meanwhile."""
-import shutil
+import os
+import pwd
+import socket
 
 from gi.repository import GLib
 from harness import *
 from scenes import *
-
-B, S, T = (lambda kind: lambda value: GLib.Variant(kind, value))("b"), None, None
 
 NONE, OWN = "for everybody", "own jobs need no check"
 
@@ -169,7 +169,7 @@ def unchanged(scene):
 def test_matrix_of_methods_and_callers(t):
     scene = Scene(t)
     before = unchanged(scene)
-    files = sorted(__import__("os").listdir(t.path("copies")))
+    files = sorted(os.listdir(t.path("copies")))
     callers = [(uid, t.bus.connect(uid)) for uid in (0, OWNER, OTHER, NOBODY)]
     wrong, calls = [], 0
     for verdict in "yes", "no", "challenge":
@@ -189,10 +189,11 @@ def test_matrix_of_methods_and_callers(t):
                                          f"{outcome!r} {asked}, not {expected(case, uid, verdict, interactive)}")
                         for check in scene.polkit.checks:
                             wrong += wrong_check(scene, method, number, case, check, conn, interactive)
-    assert not wrong, f"{len(wrong)} of {calls} calls:\n" + "\n".join(wrong[:40])
+    wrong = list(dict.fromkeys(wrong))
+    assert not wrong, f"{len(wrong)} of {calls} calls:\n" + "\n".join(wrong[:20])
     assert calls >= len(TABLE) * 4 * 2 * 3
     assert unchanged(scene) == before, "a call that only asked has changed something"
-    assert sorted(__import__("os").listdir(t.path("copies"))) == files
+    assert sorted(os.listdir(t.path("copies"))) == files
 
 
 def wrong_check(scene, method, number, case, check, conn, interactive):
@@ -223,7 +224,6 @@ def test_copy_to_a_descriptor_asks_for_copy_and_names_it(t):
 def test_attach_by_descriptor_shows_no_socket(t):
     fake = t.fake_polkit("no")
     s = t.service()
-    import socket
     ours, theirs = socket.socketpair()
     refused(lambda: s.client(OTHER).attach("x", "", fd=theirs), "AccessDenied")
     ours.close()
@@ -326,7 +326,7 @@ def test_caller_that_leaves_during_a_check_has_done_nothing(t):
     _, call = copy_as_other(scene, "next.qcow2")
     path = call.result()[1]
     assert set(scene.service.jobs()) == {scene.done.path, scene.busy.path, path}
-    assert not __import__("os").path.exists(t.path("copies/left.qcow2"))
+    assert not os.path.exists(t.path("copies/left.qcow2"))
 
 
 def test_object_that_goes_during_a_check_is_unknown_afterwards(t):
@@ -388,7 +388,7 @@ def test_default_policy_lets_root_and_nobody_else(t):
 
 def test_rules_decide_by_user_action_and_details(t):
     t.polkit(rules(f"""
-        if (subject.user != "{__import__('pwd').getpwuid(OTHER).pw_name}")
+        if (subject.user != "{pwd.getpwuid(OTHER).pw_name}")
             return polkit.Result.NO;
         if (action.id == "org.blockjob1.copy" && action.lookup("disk") == "vda" && action.lookup("domain") == "web" &&
             action.lookup("verb") == "copy" && action.lookup("target-kind") == "new")

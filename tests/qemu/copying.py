@@ -25,8 +25,15 @@ def one_disk(t, fill="4M", config="", size="64M", **more):
 
 
 def slow_copy(disk, target, **o):
-    """A copy that cannot become ready before it is let go: 8 MiB at 64 KiB a second. Running when this returns."""
-    return disk.copy(target, speed=64 << 10, **o).wait("running")
+    """A copy that cannot become ready before it is let go: a first piece of 1 MiB (so much for one operation, with the
+    smallest buffer), then 64 KiB a second. Running when this returns."""
+    return disk.copy(target, **{"speed": 64 << 10, "buf_size": 1 << 20, **o}).wait("running")
+
+
+def back(s, disk):
+    """The disk of a service that has started again and has looked at QEMU."""
+    wait_until(lambda: disk.path in s.disks(), what=disk.path)
+    return disk
 
 
 def pivoted(job):
@@ -103,9 +110,10 @@ def block_device(t, name, size):
 # ---- refusals ----
 
 def sentence(message):
-    """A whole sentence, perhaps after the name of the option that it is about."""
-    assert re.match(r'^([a-z-]+: )?["A-Z0-9]', message) and message.endswith("."), message
-    assert "%" not in message and "(null)" not in message and "  " not in message, message
+    """A whole sentence, perhaps after the name of the option that it is about, or ending in QEMU's own words."""
+    assert re.match(r'^([a-z_-]+: )?["A-Z0-9]', message), message
+    assert message.endswith(".") or re.search(r"QEMU[^.]*: .", message), message
+    assert "(null)" not in message and "  " not in message, message
     return message
 
 
@@ -166,5 +174,5 @@ class Untouched:
         return message
 
 
-__all__ = ["TRACE", "Untouched", "allocated", "attached", "block_device", "one_disk", "pattern_at", "pivoted",
+__all__ = ["TRACE", "Untouched", "allocated", "attached", "back", "block_device", "one_disk", "pattern_at", "pivoted",
            "private_mounts", "refusal", "restarted", "sentence", "slow_copy", "small_place", "told"]
