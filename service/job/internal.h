@@ -21,6 +21,8 @@ struct JobKind {
     void (*prepare)(Job *j);
     /* Finishing work by result: definition, nodes, files; idempotent. */
     void (*clean)(Job *j);
+    /* An active job came back from the journal; before the first look. May be NULL. */
+    void (*restored)(Job *j);
     /* Still possible to decide? E.g. the target is still there. */
     bool (*may_decide)(const Job *j, Failure *f);
 };

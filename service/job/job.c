@@ -350,6 +350,8 @@ void job_resume_after_restart(Job *j, Journal *journal, sd_event *event, const J
     if (!job_is_active(j))
         return;
     j->restarts++;
+    if (j->domain && j->kind->restored)
+        j->kind->restored(j);
     log_event(LOG_INFO, MESSAGE_JOB_RECOVERED,
               "Job %" PRIu64 " (\"%s\", disk \"%s\"): found in the journal, %s%s%s.", j->id,
               j->domain_name, j->disk, job_state_to_string(j->state), j->intent ? ", to be " : "",

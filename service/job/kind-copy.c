@@ -181,9 +181,16 @@ static void on_started(const QmpBatchResult *result, void *userdata) {
     job_action_done(j);
 }
 
+/* Its node stands on /dev/fdset/N: only we know the path. */
+static void copy_name_target(Job *j) {
+    g_autofree char *image = name_of(j, 't');
+
+    domain_name_node(j->domain, image, j->target, j->copy.target_format, j->copy.target_block);
+}
+
 static void setup_start(Job *j, bool created) {
     Disk *disk = domain_disk_by_device(j->domain, j->device);
-    g_autofree char *create = name_of(j, 'c'), *image = name_of(j, 't');
+    g_autofree char *create = name_of(j, 'c');
 
     if (!setup_batch(j))
         return;
@@ -193,7 +200,7 @@ static void setup_start(Job *j, bool created) {
     qmp_batch_add(j->batch, false, "blockdev-add", image_node(j), -1);
     qmp_batch_add(j->batch, false, "blockdev-mirror",
                   mirror_options(j, disk && disk->root ? disk->root : j->copy.source_node), -1);
-    domain_name_node(j->domain, image, j->target, j->copy.target_format, j->copy.target_block);
+    copy_name_target(j);
     setup_send(j, on_started);
     if (j->stage == SETUP_STARTING)
         job_look_again(j, LOOK_LIST);
@@ -643,4 +650,5 @@ const JobKind kind_copy = {
     .prepare = copy_prepare,
     .clean = copy_clean,
     .may_decide = copy_may_decide,
+    .restored = copy_name_target,
 };
