@@ -560,6 +560,12 @@ bool target_publish(Target *t, uint64_t size, Failure *f) {
     return false;
 }
 
+int target_preallocate(const Target *t, uint64_t size) {
+    int r = posix_fallocate(t->fd, 0, (off_t) size);
+
+    return -r;
+}
+
 int target_sync_folder(const Target *t) {
     return t->dir_fd >= 0 && fsync(t->dir_fd) < 0 ? -errno : 0;
 }

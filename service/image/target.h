@@ -84,6 +84,8 @@ int target_dup(const Target *t, int flags);
  * long (raw; 0 for others). Harmless when it has that name already, and never makes a file shorter.
  * Does not fsync. */
 bool target_publish(Target *t, uint64_t size, Failure *f);
+/* Takes the blocks for size bytes (fallocate); blocks. Negative errno. */
+int target_preallocate(const Target *t, uint64_t size);
 /* fsync of the file's folder; blocks. Negative errno. */
 int target_sync_folder(const Target *t);
 /* Still there under its name, with the same identity and at least one link? Block devices and fds:

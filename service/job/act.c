@@ -183,11 +183,15 @@ static void act_continue_guest(Job *j) {
 }
 
 static void on_aborted(const QmpBatchResult *result, void *userdata) {
-    action_answered(userdata, result, "to cancel");
+    Job *j = userdata;
+
+    if (result->error == -EREMOTEIO)
+        j->aborting = false;
+    action_answered(j, result, "to cancel");
 }
 
 static void act_abort(Job *j) {
-    qmp_batch_add(batch_new(j), true, "job-cancel", json_pack("{s:s}", "id", j->qemu_id), -1);
+    qmp_batch_add(batch_new(j), false, "job-cancel", json_pack("{s:s}", "id", j->qemu_id), -1);
     j->aborting = true;
     batch_go(j, on_aborted, LOOK_JOBS | LOOK_DISKS);
 }
@@ -198,12 +202,16 @@ static void act_settle(Job *j, const Step *step) {
     const QemuJob *q = job_in_qemu(j);
 
     j->result = step->result;
-    if (step->result == RESULT_LOST && j->error == FAILURE_NONE)
-        job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING,
-                      "QEMU went away and the job with it; the guest's disk is still \"%s\", and "
-                      "the target \"%s\" is "
-                      "not a whole copy.",
-                      j->copy.source_path, j->target);
+    if (step->result == RESULT_LOST) {
+        if (j->kind == &kind_foreign)
+            job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING, "QEMU went away and the job with it.");
+        else
+            job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING,
+                          "QEMU went away and the job with it; the guest's disk is still \"%s\", "
+                          "and the target \"%s\" "
+                          "is not a whole copy.",
+                          j->copy.source_path, j->target);
+    }
     if (step->result == RESULT_FAILED && j->error == FAILURE_NONE) {
         const char *words = q && q->error ? q->error : j->failure;
         if (words)
@@ -249,7 +257,7 @@ static void on_dismissed(const QmpBatchResult *result, void *userdata) {
 }
 
 static void act_dismiss(Job *j) {
-    qmp_batch_add(batch_new(j), true, "job-dismiss", json_pack("{s:s}", "id", j->qemu_id), -1);
+    qmp_batch_add(batch_new(j), false, "job-dismiss", json_pack("{s:s}", "id", j->qemu_id), -1);
     batch_go(j, on_dismissed, LOOK_LIST);
 }
 

@@ -150,6 +150,10 @@ const QemuJob *job_in_qemu(const Job *j);
 void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata);
 bool job_may_stop(const Job *j);
 
+/* orders.c */
+/* The domain goes: callers that wait for QEMU are told so. */
+void job_asks_give_up(Job *j);
+
 /* act.c */
 /* An end that cannot be had is given up before anything was decided: ready again, with the error. */
 void job_back_out(Job *j, FailureKind kind, const char *message);

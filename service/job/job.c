@@ -182,8 +182,6 @@ typedef struct {
     uint64_t ready, finished;
 } JobCommit;
 
-static void asks_give_up(Job *j);
-
 Job *job_free(Job *j) {
     if (!j)
         return NULL;
@@ -193,7 +191,7 @@ Job *job_free(Job *j) {
         g_free(c);
     }
     g_ptr_array_unref(j->commits);
-    asks_give_up(j);
+    job_asks_give_up(j);
     g_ptr_array_unref(j->asks);
     qmp_batch_free(j->batch);
     qmp_slot_cancel(j->slot);
@@ -451,14 +449,24 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
 }
 
 /* What is unfinished is looked at again: soon while the guest's writes or processors are held, else every few seconds. */
-static void job_arm(Job *j, uint64_t delay) {
-    if (!j->timer)
-        sd_event_add_time_relative(j->event, &j->timer, CLOCK_MONOTONIC, delay, 10 * USEC_PER_MSEC,
-                                   on_timer, j);
-    else {
-        sd_event_source_set_time_relative(j->timer, delay);
-        sd_event_source_set_enabled(j->timer, SD_EVENT_ONESHOT);
+static void job_arm_for_later(Job *j) {
+    uint64_t delay = j->fresh == RETRY                            ? USEC_PER_SEC
+                     : j->hold_since || (j->asked && !j->decided) ? 100 * USEC_PER_MSEC
+                                                                  : 5 * USEC_PER_SEC;
+    uint64_t at = now_monotonic() + delay, armed = 0;
+    int enabled = SD_EVENT_OFF;
+
+    if (!j->timer) {
+        sd_event_add_time(j->event, &j->timer, CLOCK_MONOTONIC, at, 10 * USEC_PER_MSEC, on_timer,
+                          j);
+        return;
     }
+    sd_event_source_get_enabled(j->timer, &enabled);
+    sd_event_source_get_time(j->timer, &armed);
+    if (enabled != SD_EVENT_OFF && armed <= at)
+        return; /* each look comes by here: it must not push the timer back for ever */
+    sd_event_source_set_time(j->timer, at);
+    sd_event_source_set_enabled(j->timer, SD_EVENT_ONESHOT);
 }
 
 /* Takes over what QEMU counts; tells at most as often as the domain is polled. */
@@ -482,9 +490,9 @@ static void job_observe(Job *j) {
                 j->target);
         else if (io == IO_FAILED)
             job_set_error(j, FAILURE_QEMU,
-                          "Reading the source or writing the target \"%s\" failed; resume the job "
-                          "when the cause is "
-                          "removed, or cancel it. QEMU says: Input/output error",
+                          "QEMU has stopped the copy after an I/O error on the source or on the "
+                          "target \"%s\": resume the "
+                          "job when the cause is removed, or cancel it.",
                           j->target);
         else
             job_set_error(j, FAILURE_NONE, "%s", "");
@@ -520,12 +528,8 @@ void job_advance(Job *j) {
         } else
             j->hold_since = 0;
         Step step = job_step(&facts);
-        if (step.action == STEP_WAIT) {
-            job_arm(j, j->fresh == RETRY                            ? USEC_PER_SEC
-                       : j->hold_since || (j->asked && !j->decided) ? 100 * USEC_PER_MSEC
-                                                                    : 5 * USEC_PER_SEC);
+        if (step.action == STEP_WAIT)
             break;
-        }
         log_debug("Job %" PRIu64 ": %s, QEMU: %s → %s (%s)", j->id, job_state_to_string(j->state),
                   qemu_job_phase_to_string(facts.qjob), step_action_to_string(step.action),
                   step.why);
@@ -536,10 +540,13 @@ void job_advance(Job *j) {
         job_act(j, &step);
     } while (j->again && !j->released);
     j->advancing = false;
-    if (j->released)
+    if (j->released) {
         j->hooks.released(j, j->userdata);
-    else
-        job_observe(j);
+        return;
+    }
+    if (!j->busy && j->commits->len == 0)
+        job_arm_for_later(j);
+    job_observe(j);
 }
 
 void job_action_retry(Job *j) {
@@ -571,270 +578,13 @@ void job_link_changed(Job *j) {
 }
 
 void job_abandon(Job *j) {
-    asks_give_up(j);
+    job_asks_give_up(j);
     j->domain = NULL;
     j->batch = qmp_batch_free(j->batch);
     g_clear_pointer(&j->slot, qmp_slot_cancel);
     j->busy = j->file_work != NULL;
     j->stage = SETUP_IDLE;
     job_advance(j);
-}
-
-/* ── orders ── */
-
-static const char *state_phrase(const Job *j) {
-    return job_state_to_string(j->state);
-}
-
-static bool check_link(const Job *j, Failure *f) {
-    if (!j->domain || domain_process_gone(j->domain))
-        return failure_set(f, FAILURE_DOMAIN_NOT_RUNNING, "Domain \"%s\" is not running.",
-                           j->domain_name);
-    if (!domain_is_live(j->domain))
-        return failure_set(f, FAILURE_DOMAIN_UNRESPONSIVE,
-                           "Domain \"%s\" does not answer (%s); try again when it does.",
-                           j->domain_name, domain_trouble(j->domain));
-    return true;
-}
-
-static bool check_not_ending(const Job *j, Failure *f) {
-    if (j->kind == &kind_foreign)
-        return failure_set(f, FAILURE_NOT_SUPPORTED,
-                           "Job %" PRIu64
-                           " was started in QEMU by somebody else and is only watched; "
-                           "control it with the program that started it.",
-                           j->id);
-    if (j->state == JOB_CONCLUDED)
-        return failure_set(f, FAILURE_ALREADY_ENDING, "Job %" PRIu64 " is over (%s).", j->id,
-                           job_result_to_string(j->result));
-    if (j->intent != INTENT_NONE)
-        return failure_set(f, FAILURE_ALREADY_ENDING,
-                           "Job %" PRIu64 " is ending already (%s); wait for it.", j->id,
-                           state_phrase(j));
-    return true;
-}
-
-static bool check_can_pivot(const Job *j, JobIntent intent, Failure *f) {
-    if (intent != INTENT_PIVOT || g_strcmp0(j->copy.sync, "none") != 0)
-        return true;
-    return failure_set(
-        f, FAILURE_NOT_SUPPORTED,
-        "Job %" PRIu64
-        " copies only new writes (sync \"none\"), the guest cannot be switched to its target: "
-        "finish or cancel it.",
-        j->id);
-}
-
-static bool check_in_sync(const Job *j, JobIntent intent, Failure *f) {
-    if (!check_not_ending(j, f) || !check_can_pivot(j, intent, f))
-        return false;
-    if (j->state != JOB_READY)
-        return failure_set(
-            f, FAILURE_NOT_READY,
-            "Job %" PRIu64
-            " is not ready to %s: it is %s, %.0f %% copied. Wait until its state is ready "
-            "(WaitFor, \"blockjobctl wait --for=ready %" PRIu64 "\"), or set OnReady.",
-            j->id, job_intent_to_string(intent), state_phrase(j),
-            j->progress.total ? 100.0 * (double) j->progress.done / (double) j->progress.total
-                              : 0.0,
-            j->id);
-    if (j->io != IO_OK || j->paused)
-        return failure_set(f, FAILURE_NOT_READY, "Job %" PRIu64 " is paused%s; resume it first.",
-                           j->id, j->io != IO_OK ? " by an error" : "");
-    return check_link(j, f) && (!j->kind->may_decide || j->kind->may_decide(j, f));
-}
-
-void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata) {
-    job_transition(j, intent == INTENT_PIVOT ? EVENT_PIVOT : EVENT_FINISH);
-    j->intent = intent;
-    /* In the same record, so that it is durable before `stop` is sent. */
-    j->halted = j->pause_guest && domain_guest_runs(j->domain) && job_may_stop(j);
-    j->asked = j->stopped = j->prepared = false;
-    if (j->error != FAILURE_NONE) /* what an earlier attempt left */
-        job_set_error(j, FAILURE_NONE, "%s", "");
-    if (j->pause_guest && domain_guest_runs(j->domain) && !j->halted)
-        job_warn(j,
-                 "The pause would be longer than %.1f s now; the switch waits until less is left "
-                 "to copy.",
-                 (double) j->max_pause / USEC_PER_SEC);
-    job_commit_order(j, JOB_CHANGED_STATE, j->halted ? "the guest will be stopped" : "", done,
-                     userdata);
-}
-
-static bool order_cancel(Job *j, const EndOptions *o, JournalDone done, void *userdata,
-                         Failure *f) {
-    if (j->intent != INTENT_CANCEL && !j->decided && o->force && j->intent != INTENT_NONE &&
-        job_is_active(j))
-        ; /* a pivot or finish that is not decided yet can be taken back */
-    else if (!check_not_ending(j, f)) {
-        if (f->kind == FAILURE_ALREADY_ENDING && j->intent != INTENT_CANCEL && job_is_active(j))
-            failure_set(f, FAILURE_ALREADY_ENDING,
-                        j->decided
-                            ? "Job %" PRIu64 " is %s and past the point of no return."
-                            : "Job %" PRIu64
-                              " is %s; to cancel it all the same, give the option \"force\".",
-                        j->id, state_phrase(j));
-        return false;
-    }
-    if (j->result != RESULT_NONE)
-        return failure_set(f, FAILURE_ALREADY_ENDING, "Job %" PRIu64 " is over already (%s).",
-                           j->id, job_result_to_string(j->result));
-    if (o->delete_target >= 0)
-        j->copy.delete_target = o->delete_target;
-    job_transition(j, EVENT_CANCEL);
-    j->intent = INTENT_CANCEL;
-    j->asked = j->aborting = false;
-    job_commit_order(j, JOB_CHANGED_STATE, o->force ? "force" : "", done, userdata);
-    return true;
-}
-
-bool job_order_end(Job *j, JobIntent intent, const EndOptions *o, JournalDone done, void *userdata,
-                   Failure *f) {
-    if (intent == INTENT_CANCEL)
-        return order_cancel(j, o, done, userdata, f);
-    if (!check_in_sync(j, intent, f))
-        return false;
-    if (o->pause_guest >= 0)
-        j->pause_guest = o->pause_guest;
-    if (o->max_pause != UINT64_MAX)
-        j->max_pause = o->max_pause;
-    job_record_end(j, intent, done, userdata);
-    return true;
-}
-
-bool job_set_on_ready(Job *j, OnReady on_ready, JournalDone done, void *userdata, Failure *f) {
-    JobIntent intent = on_ready == ON_READY_PIVOT ? INTENT_PIVOT : INTENT_NONE;
-
-    if (!check_not_ending(j, f) || !check_can_pivot(j, intent, f))
-        return false;
-    j->on_ready = on_ready;
-    job_commit_order(j, JOB_CHANGED_ON_READY, on_ready_to_string(on_ready), done, userdata);
-    return true;
-}
-
-/* ── orders that only ask QEMU ── */
-
-typedef struct {
-    Job *job;
-    JobReply reply;
-    void *userdata;
-    void (*then)(Job *j, uint64_t number, const char *word);
-    uint64_t number;
-    char *word;
-    QmpSlot *slot;
-} JobAsk;
-
-/* Takes it off the job's list, tells the caller, frees. */
-static void ask_finish(JobAsk *ask, const Failure *f) {
-    g_ptr_array_remove(ask->job->asks, ask);
-    ask->reply(f, ask->userdata);
-    g_free(ask->word);
-    g_free(ask);
-}
-
-static void asks_give_up(Job *j) {
-    g_auto(Failure) f = {0};
-
-    failure_set(&f, FAILURE_DOMAIN_NOT_RUNNING,
-                "Domain \"%s\" was detached; QEMU was not asked to the end.", j->domain_name);
-    while (j->asks->len > 0) {
-        JobAsk *ask = j->asks->pdata[0];
-        qmp_slot_cancel(ask->slot);
-        ask_finish(ask, &f);
-    }
-}
-
-static void on_asked(QmpClient *c, json_t *result, const QmpError *error, void *userdata) {
-    JobAsk *ask = userdata;
-    g_auto(Failure) f = {0};
-
-    if (error && error->error == 0 && g_str_equal(error->class_name, "CommandNotFound"))
-        failure_set(&f, FAILURE_NOT_SUPPORTED, "This QEMU cannot do that: %s", error->text);
-    else if (error && error->error == 0)
-        failure_set(&f, FAILURE_QEMU, "QEMU refuses: %s", error->text);
-    else if (error)
-        failure_set(&f, FAILURE_DOMAIN_UNRESPONSIVE,
-                    "QEMU did not answer (%s); look at the job before you try again.", error->text);
-    if (f.kind == FAILURE_NONE)
-        ask->then(ask->job, ask->number, ask->word);
-    ask_finish(ask, &f);
-}
-
-static bool job_ask(Job *j, const char *command, json_t *arguments,
-                    void (*then)(Job *, uint64_t, const char *), uint64_t number, const char *word,
-                    JobReply reply, void *userdata, Failure *f) {
-    if (!check_not_ending(j, f) || !check_link(j, f)) {
-        json_decref(arguments);
-        return false;
-    }
-    if (j->state != JOB_RUNNING && j->state != JOB_READY) {
-        json_decref(arguments);
-        return failure_set(f, FAILURE_NOT_READY, "Job %" PRIu64 " is %s; wait until it runs.",
-                           j->id, state_phrase(j));
-    }
-    JobAsk *ask = g_new0(JobAsk, 1);
-    ask->job = j;
-    ask->reply = reply;
-    ask->userdata = userdata;
-    ask->then = then;
-    ask->number = number;
-    ask->word = g_strdup(word);
-    if (domain_send(j->domain, &ask->slot, command, arguments, -1, on_asked, ask) < 0) {
-        g_free(ask->word);
-        g_free(ask);
-        return failure_set(f, FAILURE_DOMAIN_UNRESPONSIVE,
-                           "Domain \"%s\" was just disconnected; try again.", j->domain_name);
-    }
-    return true;
-}
-
-static void then_paused(Job *j, uint64_t paused, const char *word) {
-    j->paused = paused;
-    j->progress.rate = 0;
-    job_commit(j, JOB_CHANGED_IO | JOB_CHANGED_PROGRESS, paused ? "paused" : "resumed", NULL);
-    job_look_again(j, LOOK_JOBS);
-}
-
-bool job_pause(Job *j, JobReply reply, void *userdata, Failure *f) {
-    return job_ask(j, "block-job-pause", json_pack("{s:s}", "device", j->qemu_id), then_paused, 1,
-                   NULL, reply, userdata, f);
-}
-
-bool job_unpause(Job *j, JobReply reply, void *userdata, Failure *f) {
-    return job_ask(j, "block-job-resume", json_pack("{s:s}", "device", j->qemu_id), then_paused, 0,
-                   NULL, reply, userdata, f);
-}
-
-static void then_speed(Job *j, uint64_t speed, const char *word) {
-    j->speed = speed;
-    job_commit(j, JOB_CHANGED_SPEED, "speed", NULL);
-    job_look_again(j, LOOK_JOBS); /* the view still has the old one */
-}
-
-bool job_set_speed(Job *j, uint64_t speed, JobReply reply, void *userdata, Failure *f) {
-    if (speed > INT64_MAX)
-        return failure_set(f, FAILURE_INVALID_ARGS,
-                           "The speed is too large: give bytes per second, 0 = no limit.");
-    return job_ask(j, "block-job-set-speed",
-                   json_pack("{s:s, s:I}", "device", j->qemu_id, "speed", (json_int_t) speed),
-                   then_speed, speed, NULL, reply, userdata, f);
-}
-
-static void then_mode(Job *j, uint64_t number, const char *mode) {
-    g_free(j->copy_mode);
-    j->copy_mode = g_strdup(mode);
-    job_commit(j, JOB_CHANGED_MODE, mode, NULL);
-}
-
-bool job_set_copy_mode(Job *j, const char *mode, JobReply reply, void *userdata, Failure *f) {
-    if (!g_str_equal(mode, "write-blocking"))
-        return failure_set(
-            f, FAILURE_INVALID_ARGS,
-            "A running job can only be changed to the copy mode \"write-blocking\".");
-    return job_ask(j, "block-job-change",
-                   json_pack("{s:s, s:s, s:s}", "id", j->qemu_id, "type", "mirror", "copy-mode",
-                             "write-blocking"),
-                   then_mode, 0, mode, reply, userdata, f);
 }
 
 void job_unexport(Job *j, JournalDone done, void *userdata) {

@@ -328,10 +328,48 @@ static bool open_target(Job *j, Failure *f) {
     return true;
 }
 
+/* In the journal's thread: taking the blocks of a raw image may take a while. */
+typedef struct {
+    const Target *target; /* the job's, which waits */
+    uint64_t size;
+} Preallocation;
+
+static int run_preallocate(void *data) {
+    const Preallocation *p = data;
+    return target_preallocate(p->target, p->size);
+}
+
+static void on_preallocated(int error, void *userdata) {
+    Job *j = userdata;
+
+    j->file_work = NULL;
+    if (error == -ESHUTDOWN)
+        return;
+    if (error < 0) {
+        g_autofree char *message = g_strdup_printf(
+            "The blocks of \"%s\" cannot be taken in advance: %s.", j->target, g_strerror(-error));
+        setup_failed(j, error == -ENOSPC ? FAILURE_NO_SPACE : FAILURE_BAD_TARGET, message);
+    } else if (j->state == JOB_PREPARING)
+        setup_create(j);
+    else
+        job_action_done(j);
+}
+
+static void setup_blocks(Job *j) {
+    if (g_strcmp0(j->copy.preallocation, "falloc") != 0 ||
+        !g_str_equal(j->copy.target_format, "raw")) {
+        setup_create(j);
+        return;
+    }
+    Preallocation *p = g_new0(Preallocation, 1);
+    *p = (Preallocation){j->copy.target, j->copy.size};
+    journal_run(j->journal, run_preallocate, p, g_free, on_preallocated, j, &j->file_work);
+}
+
 /* Recorded again where the identity is only known now (no O_TMPFILE there, or made anew). */
 static void target_published(Job *j) {
     if (j->state == JOB_PREPARING)
-        setup_create(j);
+        setup_blocks(j);
     else
         job_action_done(j);
 }
@@ -358,7 +396,7 @@ static void setup_target(Job *j) {
             return;
         }
     }
-    setup_create(j);
+    setup_blocks(j);
 }
 
 static void on_cleared(const QmpBatchResult *result, void *userdata) {

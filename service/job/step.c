@@ -93,20 +93,22 @@ static const StepRow table[] = {
 
 /* ── the end is recorded ── */
     {S(CONCLUDED), 0, L(LIVE), Q(CONCLUDED) | Q(FAILED), 0, 0, FOREIGN,  STEP_DISMISS, 0, "recorded, so QEMU may forget it"},
-    {S(CONCLUDED), 0, L(LIVE), Q_THERE, 0, 0, FOREIGN | ABORTING,  STEP_ABORT, 0, "recorded as over, but QEMU still runs it"},
+    {S(CONCLUDED), 0, L(LIVE), Q(PENDING), 0, DECIDED, FOREIGN,  STEP_FINALIZE, 0, "recorded by its decision, but QEMU still holds it: only forward"},
+    {S(CONCLUDED), 0, L(LIVE), Q_THERE, 0, 0, FOREIGN | ABORTING | DECIDED,  STEP_ABORT, 0, "recorded as over, but QEMU still runs it"},
     {S(CONCLUDED), 0, L(LIVE), Q_THERE | Q(ENDING), 0, 0, FOREIGN,  STEP_WAIT, 0, "it is ending"},
     {S(CONCLUDED), 0, L(LIVE) | L(GONE), 0, 0, 0, 0,  STEP_RELEASE, 0, "nothing of it is left in QEMU"},
     {S(CONCLUDED), 0, 0, 0, 0, 0, 0,  STEP_WAIT, 0, "dismissed when QEMU answers again"},
 
 /* ── a guest that we stopped goes on as soon as no switch is under way, whatever else is to be done ── */
-    {0, 0, L(LIVE), Q_OVER, 0, HALTED, RUNS,  STEP_CONTINUE_GUEST, 0, "the switch is over, the guest goes on"},
-    {S(RUNNING) | S(READY) | S(CANCELLING), 0, L(LIVE), Q(RUNNING) | Q(READY), 0, HALTED, RUNS,  STEP_CONTINUE_GUEST, 0, "no switch is under way, the guest goes on"},
+    {0, 0, L(LIVE), Q_OVER, 0, HALTED, RUNS | FOREIGN,  STEP_CONTINUE_GUEST, 0, "the switch is over, the guest goes on"},
+    {S(RUNNING) | S(READY) | S(CANCELLING), 0, L(LIVE), Q(RUNNING) | Q(READY), 0, HALTED, RUNS | FOREIGN,  STEP_CONTINUE_GUEST, 0, "no switch is under way, the guest goes on"},
 
 /* ── the result is known ── */
+    {0, 0, L(LIVE), Q(PENDING), 0, SETTLED | DECIDED, FOREIGN,  STEP_FINALIZE, 0, "known by its decision, but QEMU still holds it: only forward"},
+    {0, 0, L(LIVE), Q_THERE, 0, SETTLED, FOREIGN | ABORTING | DECIDED,  STEP_ABORT, 0, "the result is known, the job must not go on"},
+    {0, 0, L(LIVE), Q_THERE | Q(ENDING), 0, SETTLED, FOREIGN,  STEP_WAIT, 0, "the result is known, QEMU ends it"},
     {0, 0, L(LIVE) | L(GONE), 0, 0, SETTLED | CLEAN, 0,  STEP_CONCLUDE, 0, "finishing work is done"},
-    {0, 0, L(LIVE), Q_OVER, 0, SETTLED, 0,  STEP_CLEAN, 0, "finishing work"},
-    {0, 0, L(LIVE), Q_THERE, 0, SETTLED, ABORTING,  STEP_ABORT, 0, "the result is known, the job must not go on"},
-    {0, 0, L(GONE), 0, 0, SETTLED, 0,  STEP_CLEAN, 0, "finishing work, files only"},
+    {0, 0, L(LIVE) | L(GONE), 0, 0, SETTLED, 0,  STEP_CLEAN, 0, "finishing work"},
     {0, 0, 0, 0, 0, SETTLED, 0,  STEP_WAIT, 0, "finishing work waits for QEMU"},
 
 /* ── QEMU is gone: the record decides ── */
@@ -132,7 +134,7 @@ static const StepRow table[] = {
     {S(FINISHING), I(FINISH), 0, Q_OVER, R(TARGET), DECIDED, 0,  STEP_SETTLE, RESULT_PIVOTED, "to be finished, but the guest stands on the target"},
     {S(FINISHING), I(FINISH), 0, Q(FAILED), 0, DECIDED, 0,  STEP_SETTLE, RESULT_FAILED, "QEMU could not finish it"},
     {S(FINISHING), I(FINISH), 0, Q(CONCLUDED) | Q(ABSENT), 0, DECIDED, 0,  STEP_SETTLE, RESULT_FINISHED, "decided and over"},
-    {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(RUNNING) | Q(READY), 0, DECIDED, ASKED,  STEP_COMPLETE, 0, "decided, but the job in QEMU is not pending: only forward"},
+    {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(READY), 0, DECIDED, ASKED,  STEP_COMPLETE, 0, "decided, but the job in QEMU is not pending: only forward"},
     {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(RUNNING) | Q(READY), 0, DECIDED, 0,  STEP_WAIT, 0, "decided, completing"},
     {0, 0, 0, 0, 0, DECIDED, 0,  STEP_REFUSE, 0, "decided in a state that cannot be"},
 
@@ -162,12 +164,12 @@ static const StepRow table[] = {
     {S(PIVOTING), I(PIVOT), 0, Q(PENDING), 0, MUST_PREPARE, ABORTING,  STEP_PREPARE, 0, "the new definition must be there before the decision"},
     {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(PENDING), 0, 0, ABORTING,  STEP_DECIDE, 0, "both images are the same now"},
     {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(ENDING) | Q(PENDING), 0, 0, 0,  STEP_WAIT, 0, "on its way"},
-    {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(RUNNING) | Q(READY), 0, ASKED | HALTED | OVERDUE, RUNS,  STEP_CONTINUE_GUEST, 0, "the guest has stood for long enough"},
+    {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(RUNNING) | Q(READY), 0, HALTED | OVERDUE, RUNS,  STEP_CONTINUE_GUEST, 0, "the guest has stood for long enough"},
     {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(RUNNING) | Q(READY), 0, ASKED, 0,  STEP_WAIT, 0, "completing"},
     {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(RUNNING), 0, 0, 0,  STEP_WAIT, 0, "not in sync at the moment"},
     {S(PIVOTING), I(PIVOT), 0, Q(READY), 0, MUST_PREPARE, 0,  STEP_PREPARE, 0, "the new definition is written beside the old one before the guest is held"},
     {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(READY), 0, MUST_STOP | RUNS | MAY_STOP, HALTED,  STEP_RECORD_HALT, 0, "the guest will stand while its disk is switched"},
-    {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(READY), 0, MUST_STOP | RUNS, HALTED,  STEP_WAIT, 0, "waits until the pause is short enough"},
+    {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(READY), 0, MUST_STOP | RUNS, MAY_STOP,  STEP_WAIT, 0, "waits until the pause is short enough"},
     {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(READY), 0, 0, 0,  STEP_COMPLETE, 0, "in sync"},
 
     {0, 0, 0, 0, 0, 0, 0,  STEP_REFUSE, 0, "a combination that cannot be"},
@@ -185,6 +187,10 @@ static unsigned fact_bits(const StepFacts *f) {
 
 static bool in_set(unsigned set, unsigned value) {
     return set == 0 || (set & (1u << value));
+}
+
+const char *job_step_words(size_t row) {
+    return row < G_N_ELEMENTS(table) ? table[row].why : NULL;
 }
 
 Step job_step(const StepFacts *f) {

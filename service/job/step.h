@@ -116,3 +116,5 @@ typedef struct {
 } Step;
 
 Step job_step(const StepFacts *facts);
+/* The words of one row of the table; NULL after the last. */
+const char *job_step_words(size_t row);
