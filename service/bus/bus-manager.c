@@ -154,6 +154,44 @@ static int method_get_job(sd_bus_message *m, void *userdata, sd_bus_error *error
     return sd_bus_reply_method_return(m, "o", job_info(j).path);
 }
 
+/* ── ListJobs ── */
+
+static int by_id(const void *a, const void *b) {
+    uint64_t x = job_id(*(Job *const *) a), y = job_id(*(Job *const *) b);
+    return x < y ? -1 : x > y;
+}
+
+static int append_job(sd_bus_message *reply, const JobInfo *i) {
+    return sd_bus_message_append(reply, "(tosssssstttt)", i->id, i->path, i->kind, i->domain_name,
+                                 i->disk, i->target, i->state, i->result, i->done, i->total,
+                                 i->rate, i->expected_end);
+}
+
+static int method_list_jobs(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+    Bus *b = userdata;
+    g_autoptr(GPtrArray) jobs = g_ptr_array_new();
+    g_autoptr(sd_bus_message) reply = NULL;
+    GHashTableIter iter;
+    void *value;
+    int r = sd_bus_message_new_method_return(m, &reply);
+
+    if (r < 0)
+        return r;
+    g_hash_table_iter_init(&iter, manager_jobs(b->manager));
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        if (bus_has(b, job_info(value).path))
+            g_ptr_array_add(jobs, value);
+    g_ptr_array_sort(jobs, by_id);
+    r = sd_bus_message_open_container(reply, 'a', "(tosssssstttt)");
+    for (guint i = 0; r >= 0 && i < jobs->len; i++) {
+        JobInfo info = job_info(jobs->pdata[i]);
+        r = append_job(reply, &info);
+    }
+    if (r >= 0)
+        r = sd_bus_message_close_container(reply);
+    return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
+}
+
 /* ── ListHistory ── */
 
 static int append_history_job(sd_bus_message *reply, const JournalJob *j) {
@@ -259,6 +297,8 @@ const sd_bus_vtable manager_vtable[] = {
                             method_get_domain, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_ARGS("GetJob", SD_BUS_ARGS("t", id), SD_BUS_RESULT("o", job),
                             method_get_job, SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_ARGS("ListJobs", SD_BUS_NO_ARGS, SD_BUS_RESULT("a(tosssssstttt)", jobs),
+                            method_list_jobs, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_ARGS("ListHistory", SD_BUS_ARGS("a{sv}", filter),
                             SD_BUS_RESULT("aa{sv}", jobs),
                             method_list_history, SD_BUS_VTABLE_UNPRIVILEGED),
