@@ -282,6 +282,13 @@ bool manager_detach(Manager *m, Domain *d, bool force, JournalDone done, void *u
                 " of domain \"%s\" is active; wait for it or cancel it, or give the option "
                 "\"force\": QEMU would go on with it, and nobody would look after it.",
                 job_id(jobs->pdata[i]), domain_name(d));
+    for (guint i = 0; i < jobs->len; i++)
+        if (job_is_switching(jobs->pdata[i]))
+            return failure_set(
+                f, FAILURE_DOMAIN_BUSY,
+                "Job %" PRIu64
+                " is switching the disk of domain \"%s\" right now; try again in a moment.",
+                job_id(jobs->pdata[i]), domain_name(d));
     forget_domain(m, d, done, userdata);
     return true;
 }

@@ -71,6 +71,9 @@ const Instance *domain_instance(const Domain *d) {
 bool domain_guest_runs(const Domain *d) {
     return d->guest_runs;
 }
+uint64_t domain_status_number(const Domain *d) {
+    return d->status_look;
+}
 View *domain_view(Domain *d) {
     return d->view;
 }
@@ -292,6 +295,8 @@ static void look_complete(Domain *d) {
         remove_stale_fdsets(d);
     look_forget(d);
     d->looks++;
+    if (scope & LOOK_STATUS)
+        d->status_look = d->looks;
     d->live = true;
     d->unresponsive = false;
     set_state(d, d->run_state, "");
@@ -299,9 +304,10 @@ static void look_complete(Domain *d) {
         disks_update(d);
     if (first)
         d->hooks.link_changed(d, d->userdata);
+    d->hooks.looked(d, d->userdata);
+    /* After the jobs: theirs is the transaction that somebody waits for. */
     if (d->dirty && !d->forgotten)
         domain_save(d, NULL, NULL, NULL);
-    d->hooks.looked(d, d->userdata);
     if (d->wanted && !d->scope)
         look_begin(d);
 }

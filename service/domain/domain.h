@@ -140,6 +140,8 @@ bool domain_process_gone(const Domain *d);
 const Instance *domain_instance(const Domain *d);
 /* Are the guest's processors running, as of the last look? */
 bool domain_guest_runs(const Domain *d);
+/* Number of the last look that asked for that (LOOK_STATUS). */
+uint64_t domain_status_number(const Domain *d);
 
 View *domain_view(Domain *d);
 /* Asks for a look; cheap and idempotent. */

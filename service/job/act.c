@@ -39,7 +39,8 @@ static void action_answered(Job *j, const QmpBatchResult *result, const char *wh
 }
 
 void job_back_out(Job *j, FailureKind kind, const char *message) {
-    job_transition(j, EVENT_BACK_OUT);
+    if (j->decided || !job_transition(j, EVENT_BACK_OUT))
+        return;
     j->intent = INTENT_NONE;
     j->on_ready = ON_READY_WAIT;
     j->asked = j->prepared = false;
@@ -85,22 +86,22 @@ static void act_order(Job *j) {
 
 static void act_record_halt(Job *j) {
     j->halted = true;
+    j->halt_time = now_realtime();
     job_commit(j, 0, "the guest will be stopped", NULL);
 }
 
 /* ── the switch ── */
 
+/* A refusal may mean that the end is under way already (asked for before a reconnect): only a fresh look tells whether
+ * there is something to back out of. */
 static void on_completed(const QmpBatchResult *result, void *userdata) {
     Job *j = userdata;
 
     j->batch = NULL;
     if (result->error == -EREMOTEIO) {
-        g_autofree char *message = g_strdup_printf(
-            "QEMU refuses to end the job now; it stays ready. QEMU says: %s", result->text);
-        j->asked = false;
-        j->busy = false;
-        job_back_out(j, FAILURE_QEMU, message);
-        return;
+        g_free(j->refused);
+        j->refused = g_strdup(result->text);
+        job_look_again(j, LOOK_JOBS | LOOK_DISKS);
     }
     job_action_done(j);
 }
@@ -139,39 +140,43 @@ static void act_decide(Job *j) {
     job_commit(j, 0, "decided", NULL);
 }
 
-static void guest_goes_on(Job *j) {
-    if (j->halted && j->halt_since > 0) {
-        j->guest_paused += now_monotonic() - j->halt_since;
-        log_info("Job %" PRIu64 ": the guest stood for %.1f ms.", j->id,
-                 (double) j->guest_paused / 1000);
+void job_guest_goes_on(Job *j) {
+    uint64_t now = now_realtime(), stood = 0;
+
+    if (j->halt_since > 0)
+        stood = now_monotonic() - j->halt_since;
+    else if (j->hold_since > 0 && j->halt_time > 0 &&
+             now > j->halt_time) /* stopped by an earlier life of the service */
+        stood = now - j->halt_time;
+    if (stood > 0) {
+        j->guest_paused += stood;
+        log_info("Job %" PRIu64 ": the guest stood for %.1f ms.", j->id, (double) stood / 1000);
     }
-    j->halt_since = 0;
+    j->halt_since = j->halt_time = 0;
     j->halted = false;
 }
 
 static void on_finalized(const QmpBatchResult *result, void *userdata) {
-    Job *j = userdata;
-
-    if (result->error == 0)
-        guest_goes_on(j);
-    action_answered(j, result, "to finalize");
+    action_answered(userdata, result, "to finalize");
 }
 
 static void act_finalize(Job *j) {
     QmpBatch *b = batch_new(j);
+    unsigned scope = LOOK_LIST | LOOK_BLOCK | (j->copy.under_filter ? LOOK_GRAPH : 0);
 
     qmp_batch_add(b, false, "job-finalize", json_pack("{s:s}", "id", j->qemu_id), -1);
-    if (j->halted)
+    if (j->halted) {
         qmp_batch_add(b, true, "cont", NULL, -1);
-    batch_go(j, on_finalized, LOOK_LIST | LOOK_BLOCK | (j->copy.under_filter ? LOOK_GRAPH : 0));
+        scope |= LOOK_STATUS; /* does it run? */
+    }
+    j->end_looked = true;
+    batch_go(j, on_finalized, scope);
 }
 
 static void on_continued(const QmpBatchResult *result, void *userdata) {
     Job *j = userdata;
 
-    if (result->error == 0)
-        guest_goes_on(j);
-    else if (result->error == -EREMOTEIO)
+    if (result->error == -EREMOTEIO)
         job_warn(j, "The guest was stopped for the switch and cannot be let go on: %s",
                  result->text);
     action_answered(j, result, "to let the guest go on");
@@ -192,41 +197,60 @@ static void on_aborted(const QmpBatchResult *result, void *userdata) {
 
 static void act_abort(Job *j) {
     qmp_batch_add(batch_new(j), false, "job-cancel", json_pack("{s:s}", "id", j->qemu_id), -1);
-    j->aborting = true;
+    j->aborting = j->end_looked = true;
     batch_go(j, on_aborted, LOOK_JOBS | LOOK_DISKS);
 }
 
 /* ── the end ── */
 
-static void act_settle(Job *j, const Step *step) {
+static void settle_lost(Job *j) {
+    if (j->kind == &kind_foreign)
+        job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING, "QEMU went away and the job with it.");
+    else
+        job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING,
+                      "QEMU went away and the job with it; the guest's disk is still \"%s\", and "
+                      "the target \"%s\" is "
+                      "not a whole copy.",
+                      j->copy.source_path, j->target);
+}
+
+static void settle_failed(Job *j, const char *why) {
     const QemuJob *q = job_in_qemu(j);
 
+    if (j->error != FAILURE_NONE && j->io == IO_OK)
+        return; /* said already */
+    if (q && q->error)
+        job_set_error(j, FAILURE_QEMU,
+                      "The job failed and the guest stays on its source. QEMU says: %s", q->error);
+    else
+        job_set_error(j, FAILURE_QEMU,
+                      "The job ended in QEMU before its time (%s); the guest stays on its source.",
+                      why);
+}
+
+/* Would a restart without QEMU come to another image being right than was seen in the graph just now? */
+static bool contradicts_record(const Job *j) {
+    JobResult by_record = !j->decided                 ? RESULT_NONE
+                          : j->intent == INTENT_PIVOT ? RESULT_PIVOTED
+                                                      : RESULT_FINISHED;
+
+    return j->decided ? j->result != by_record
+                      : j->result == RESULT_PIVOTED || j->result == RESULT_FINISHED;
+}
+
+static void act_settle(Job *j, const Step *step) {
     j->result = step->result;
-    if (step->result == RESULT_LOST) {
-        if (j->kind == &kind_foreign)
-            job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING, "QEMU went away and the job with it.");
-        else
-            job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING,
-                          "QEMU went away and the job with it; the guest's disk is still \"%s\", "
-                          "and the target \"%s\" "
-                          "is not a whole copy.",
-                          j->copy.source_path, j->target);
-    }
-    if (step->result == RESULT_FAILED && j->error == FAILURE_NONE) {
-        const char *words = q && q->error ? q->error : j->failure;
-        if (words)
-            job_set_error(j, FAILURE_QEMU,
-                          "The job failed and the guest stays on its source. QEMU says: %s", words);
-        else
-            job_set_error(
-                j, FAILURE_QEMU,
-                "The job ended in QEMU before its time (%s); the guest stays on its source.",
-                step->why);
-    }
-    if (step->result != RESULT_FAILED && step->result != RESULT_LOST && j->error != FAILURE_NONE)
+    if (step->result == RESULT_LOST)
+        settle_lost(j);
+    else if (step->result == RESULT_FAILED)
+        settle_failed(j, step->why);
+    else if (j->error != FAILURE_NONE)
         job_set_error(j, FAILURE_NONE, "%s", "");
     if (step->result == RESULT_PIVOTED && !j->decided)
         job_warn(j, "The guest was switched to the target by somebody else's command.");
+    /* Finishing work deletes and rewrites: what it goes by must not be forgotten in its middle. */
+    if (contradicts_record(j))
+        job_commit(j, 0, job_result_to_string(j->result), NULL);
 }
 
 static void act_clean(Job *j) {
@@ -245,7 +269,7 @@ static void act_conclude(Job *j) {
     job_transition(j, EVENT_CONCLUDE);
     j->finished = now_realtime();
     j->io = IO_OK;
-    j->paused = false;
+    j->paused = j->halted = false;
     j->progress.rate = 0;
     j->progress.expected_end = 0;
     job_commit(j, JOB_CHANGED_STATE | JOB_CHANGED_IO | JOB_CHANGED_PROGRESS, j->error_message,

@@ -475,7 +475,12 @@ Job *copy_new(uint64_t id, Disk *disk, CopyOptions *o, Target *target, uint32_t 
     take(&c->on_target_error, &o->on_target_error, "stop");
     take(&c->preallocation, &o->preallocation, NULL);
     take(&c->discard, &o->discard, "unmap");
-    take(&c->detect_zeroes, &o->detect_zeroes, g_str_equal(c->discard, "unmap") ? "unmap" : "on");
+    bool keeps =
+        g_strcmp0(c->preallocation, "falloc") == 0 || g_strcmp0(c->preallocation, "full") == 0;
+    take(&c->detect_zeroes, &o->detect_zeroes,
+         keeps                              ? "off"
+         : g_str_equal(c->discard, "unmap") ? "unmap"
+                                            : "on");
     take(&c->cache, &o->cache, NULL);
     take(&c->aio, &o->aio, NULL);
     c->buf_size = o->buf_size;

@@ -104,6 +104,8 @@ struct Job {
     bool asked, aborting, stopped, prepared;
     uint64_t
         hold_since; /* CLOCK_MONOTONIC: pending or halted since, as seen by this run; 0 = not */
+    uint64_t
+        halt_time; /* CLOCK_REALTIME: halted was recorded; tells how long the guest stood over a restart */
     uint64_t halt_since; /* CLOCK_MONOTONIC: our `stop` was sent; 0 = not */
     sd_event_source *timer;
     QmpBatch *batch;
@@ -112,7 +114,8 @@ struct Job {
     void *work;
     SetupStage stage;
     bool fresh_setup; /* nothing of this job can be in QEMU yet */
-    char *failure;    /* QEMU's words for the end that is under way */
+    char *refused;    /* QEMU's words to the command that asks for the end; NULL = not refused */
+    bool end_looked;  /* the graph was looked at since the job was seen to be over */
     unsigned changed; /* what is to be told when the next commit is durable */
 };
 
@@ -158,6 +161,8 @@ void job_asks_give_up(Job *j);
 /* An end that cannot be had is given up before anything was decided: ready again, with the error. */
 void job_back_out(Job *j, FailureKind kind, const char *message);
 void job_act(Job *j, const Step *step);
+/* Our stop is over, whoever has ended it. */
+void job_guest_goes_on(Job *j);
 
 /* record.c */
 char *job_document(const Job *j);

@@ -92,6 +92,10 @@ const char *job_target_format(const Job *j) {
 bool job_target_is_block(const Job *j) {
     return j->copy.target_block;
 }
+bool job_is_switching(const Job *j) {
+    return job_is_active(j) && j->domain && !domain_process_gone(j->domain) &&
+           (j->halted || j->decided || (j->asked && j->state != JOB_CANCELLING));
+}
 const char *job_qemu_id(const Job *j) {
     return j->qemu_id;
 }
@@ -210,7 +214,7 @@ Job *job_free(Job *j) {
     g_free(j->request_id);
     g_free(j->error_message);
     g_free(j->copy_mode);
-    g_free(j->failure);
+    g_free(j->refused);
     g_free(j);
     return NULL;
 }
@@ -506,6 +510,43 @@ static void job_observe(Job *j) {
         j->hooks.changed(j, changed, j->userdata);
 }
 
+/* What a fresh look changes in what this run remembers. false: look again before anything is decided. */
+static bool job_note_look(Job *j, StepFacts *f) {
+    bool over = f->qjob == QJOB_ABSENT || f->qjob == QJOB_CONCLUDED || f->qjob == QJOB_FAILED;
+    bool ending =
+        (j->state == JOB_PIVOTING || j->state == JOB_FINISHING) && j->result == RESULT_NONE;
+    bool there = f->qjob == QJOB_RUNNING || f->qjob == QJOB_READY;
+
+    /* The list of jobs may be newer than the graph: which image the guest stands on is read after the end, not before. */
+    if (over && j->result == RESULT_NONE && job_is_active(j) && j->state != JOB_QUEUED &&
+        j->state != JOB_PREPARING && !j->end_looked) {
+        j->end_looked = true;
+        job_look_again(j, LOOK_JOBS | LOOK_DISKS);
+        return false;
+    }
+    if (j->refused) {
+        g_autofree char *words = g_steal_pointer(&j->refused);
+        if (ending && there && !j->decided) {
+            g_autofree char *message = g_strdup_printf(
+                "QEMU refuses to end the job now; it stays ready. QEMU says: %s", words);
+            job_back_out(j, FAILURE_QEMU, message);
+            return false;
+        }
+    }
+    /* It runs, though we had it stopped or were about to: somebody has let it go on. */
+    if (f->halted && f->guest_runs && domain_status_number(j->domain) >= j->fresh &&
+        !(ending && there && !j->asked)) {
+        job_guest_goes_on(j);
+        f->halted = false;
+    }
+    if (f->qjob == QJOB_PENDING || (j->halted && !f->guest_runs)) {
+        if (j->hold_since == 0)
+            j->hold_since = now_monotonic();
+    } else
+        j->hold_since = 0;
+    return true;
+}
+
 void job_advance(Job *j) {
     if (j->released || !j->journal)
         return;
@@ -521,12 +562,8 @@ void job_advance(Job *j) {
         if (j->busy || j->commits->len > 0)
             break;
         StepFacts facts = job_facts(j);
-        if (facts.link == LINK_LIVE &&
-            (facts.qjob == QJOB_PENDING || (j->halted && !facts.guest_runs))) {
-            if (j->hold_since == 0)
-                j->hold_since = now_monotonic();
-        } else
-            j->hold_since = 0;
+        if (facts.link == LINK_LIVE && !job_note_look(j, &facts))
+            break;
         Step step = job_step(&facts);
         if (step.action == STEP_WAIT)
             break;
@@ -570,7 +607,8 @@ void job_look_again(Job *j, unsigned scope) {
 void job_link_changed(Job *j) {
     if (j->domain && !domain_is_live(j->domain)) {
         /* What was asked for may have been dropped with the connection: a fresh look, then perhaps ask again. */
-        j->asked = j->aborting = false;
+        j->asked = j->aborting = j->end_looked = false;
+        g_clear_pointer(&j->refused, g_free);
         j->hold_since = 0;
         j->fresh = domain_look_next(j->domain);
     }

@@ -120,6 +120,8 @@ const char *job_target_path(const Job *j);
 const char *job_target_format(const Job *j);
 bool job_target_is_block(const Job *j);
 bool job_in_sync(const Job *j); /* ready, or ending from there */
+/* The guest's processors or writes may be held for it, or it is past the point of no return. */
+bool job_is_switching(const Job *j);
 /* QEMU's id of this job. */
 const char *job_qemu_id(const Job *j);
 /* The domain was forgotten by force: the job ends as lost. */

@@ -98,8 +98,10 @@ static bool writes_header(const Job *j) {
     return g_str_equal(j->copy.target_format, "qcow2") && j->copy.target_kind == TARGET_NEW;
 }
 
+/* QEMU 7.2 and 10.0 write the zeros of a full preallocation from an unaligned buffer, which O_DIRECT refuses. */
 static bool uses_direct(const Job *j) {
-    return j->copy.direct && g_strcmp0(j->copy.cache, "writeback") != 0;
+    return g_strcmp0(j->copy.preallocation, "full") != 0 && j->copy.direct &&
+           g_strcmp0(j->copy.cache, "writeback") != 0;
 }
 
 static json_t *cache_options(const Job *j) {
@@ -154,6 +156,11 @@ static uint64_t buffer_size(const Job *j) {
     return MIN(wanted, whole);
 }
 
+static bool keeps_blocks(const Job *j) {
+    return g_strcmp0(j->copy.preallocation, "falloc") == 0 ||
+           g_strcmp0(j->copy.preallocation, "full") == 0;
+}
+
 static json_t *mirror_options(const Job *j, const char *root) {
     g_autofree char *image = name_of(j, 't'), *filter = name_of(j, 'm');
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:s, s:s, s:s, s:I, s:I}", "job-id",
@@ -163,6 +170,8 @@ static json_t *mirror_options(const Job *j, const char *root) {
                           j->copy.on_target_error, "copy-mode", j->copy_mode, "speed",
                           (json_int_t) j->speed, "buf-size", (json_int_t) buffer_size(j));
 
+    if (keeps_blocks(j)) /* what was taken in advance is not to be given back as holes */
+        json_object_set_new(o, "unmap", json_false());
     if (j->copy.granularity)
         json_object_set_new(o, "granularity", json_integer(j->copy.granularity));
     if (j->copy.under_filter)

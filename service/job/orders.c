@@ -69,7 +69,8 @@ void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata) 
     job_transition(j, intent == INTENT_PIVOT ? EVENT_PIVOT : EVENT_FINISH);
     j->intent = intent;
     /* In the same record, so that it is durable before `stop` is sent. */
-    j->halted = j->pause_guest && domain_guest_runs(j->domain) && job_may_stop(j);
+    j->halted = j->halted || (j->pause_guest && domain_guest_runs(j->domain) && job_may_stop(j));
+    j->halt_time = j->halted ? now_realtime() : 0;
     j->asked = j->stopped = j->prepared = false;
     if (j->error != FAILURE_NONE) /* what an earlier attempt left */
         job_set_error(j, FAILURE_NONE, "%s", "");
@@ -181,17 +182,26 @@ static void on_asked(QmpClient *c, json_t *result, const QmpError *error, void *
     ask_finish(ask, &f);
 }
 
+/* May QEMU be asked for that now? resume: also while an end is under way that an error has held up. */
+static bool check_askable(const Job *j, bool resume, Failure *f) {
+    bool ending = j->state == JOB_PIVOTING || j->state == JOB_FINISHING;
+
+    if (resume && ending && !j->decided)
+        return check_link(j, f);
+    if (!check_not_ending(j, f) || !check_link(j, f))
+        return false;
+    if (j->state != JOB_RUNNING && j->state != JOB_READY)
+        return failure_set(f, FAILURE_NOT_READY, "Job %" PRIu64 " is %s; wait until it runs.",
+                           j->id, state_phrase(j));
+    return true;
+}
+
 static bool job_ask(Job *j, const char *command, json_t *arguments,
                     void (*then)(Job *, uint64_t, const char *), uint64_t number, const char *word,
                     JobReply reply, void *userdata, Failure *f) {
-    if (!check_not_ending(j, f) || !check_link(j, f)) {
+    if (!check_askable(j, g_str_equal(command, "block-job-resume"), f)) {
         json_decref(arguments);
         return false;
-    }
-    if (j->state != JOB_RUNNING && j->state != JOB_READY) {
-        json_decref(arguments);
-        return failure_set(f, FAILURE_NOT_READY, "Job %" PRIu64 " is %s; wait until it runs.",
-                           j->id, state_phrase(j));
     }
     JobAsk *ask = g_new0(JobAsk, 1);
     ask->job = j;

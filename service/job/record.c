@@ -23,6 +23,7 @@ static const Field fields[] = {
     F("domain-path", STRING, domain_path),
     F("decided", BOOL, decided),
     F("halted", BOOL, halted),
+    F("halt-time", U64, halt_time),
     F("pause-guest", BOOL, pause_guest),
     F("paused", BOOL, paused),
     F("max-pause", U64, max_pause),
@@ -100,6 +101,7 @@ char *job_document(const Job *j) {
 
     json_object_set_new(o, "state", json_string(job_state_to_string(j->state)));
     json_object_set_new(o, "intent", json_string(job_intent_to_string(j->intent)));
+    json_object_set_new(o, "settled", json_string(job_result_to_string(j->result)));
     json_object_set_new(o, "on-ready", json_string(on_ready_to_string(j->on_ready)));
     json_object_set_new(o, "target-kind", json_string(target_kind_to_string(j->copy.target_kind)));
     json_object_set_new(o, "pid", json_integer(j->instance.pid));
@@ -162,21 +164,22 @@ static bool field_from_json(Job *j, const Field *f, const json_t *value) {
 }
 
 static bool parse_words(Job *j, const json_t *o) {
-    const char *state, *intent, *on_ready, *target_kind, *boot;
+    const char *state, *intent, *settled, *on_ready, *target_kind, *boot;
     json_int_t pid;
     json_t *warnings;
     char **list = NULL;
 
-    if (json_unpack((json_t *) o, "{s:s, s:s, s:s, s:s, s:s, s:I, s:o}", "state", &state, "intent",
-                    &intent, "on-ready", &on_ready, "target-kind", &target_kind, "boot", &boot,
-                    "pid", &pid, "warnings", &warnings) < 0)
+    if (json_unpack((json_t *) o, "{s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:o}", "state", &state,
+                    "intent", &intent, "settled", &settled, "on-ready", &on_ready, "target-kind",
+                    &target_kind, "boot", &boot, "pid", &pid, "warnings", &warnings) < 0)
         return false;
     j->state = job_state_from_string(state);
     j->intent = job_intent_from_string(intent);
     j->on_ready = on_ready_from_string(on_ready);
+    j->result = job_result_from_string(settled);
     int kind = (int) target_kind_from_string(target_kind);
-    if (j->state == _JOB_STATE_MAX || j->intent == _INTENT_MAX || j->on_ready == _ON_READY_MAX ||
-        kind < 0 || !strv_from_json(warnings, &list))
+    if (j->state == _JOB_STATE_MAX || j->intent == _INTENT_MAX || j->result == _RESULT_MAX ||
+        j->on_ready == _ON_READY_MAX || kind < 0 || !strv_from_json(warnings, &list))
         return false;
     j->copy.target_kind = (TargetKind) kind;
     j->instance.pid = pid;
@@ -211,9 +214,9 @@ int job_restore(const JournalJob *r, Domain *domain, Job **ret) {
     if (!job_document_parse(j, r->document))
         return -EBADMSG;
     JobResult result = job_result_from_string(r->result);
-    if (result == _RESULT_MAX || (j->state == JOB_CONCLUDED) != (result != RESULT_NONE))
+    bool over = j->state == JOB_CONCLUDED;
+    if (over ? result != j->result || result == RESULT_NONE : result != RESULT_NONE)
         return -EBADMSG;
-    j->result = result;
     j->domain = domain;
     j->domain_name = g_strdup(r->domain);
     j->disk = g_strdup(r->disk);
