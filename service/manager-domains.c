@@ -394,19 +394,14 @@ void manager_watch_sockets(Manager *m) {
 /* ── jobs that are found in QEMU ── */
 
 static Disk *disk_of_foreign(Domain *d, const QemuJob *q) {
-    View *view = domain_view(d);
     GPtrArray *disks = domain_disks(d);
-    Disk *only = NULL;
 
     for (guint i = 0; i < disks->len; i++) {
         Disk *disk = disks->pdata[i];
-        const QemuDevice *device = view_device(view, disk->device);
-        if (device && q->device && device->backend[0] && g_str_equal(device->backend, q->device))
+        if (disk->node && view_job_uses(domain_view(d), q->id, disk->node))
             return disk;
-        if (disk->root && disk->node && !g_str_equal(disk->root, disk->node) && !disk->job)
-            only = only ? NULL : disk;
     }
-    return only;
+    return NULL;
 }
 
 static bool is_block_job(const QemuJob *q) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* View: what QEMU said at the last look, kept small: one View lives as long as its domain. The
- * graph keeps block-driver nodes only, with the edges of each in one run; names live in one string
- * chunk. */
+ * graph keeps nodes of block drivers and of block jobs (as "job:ID", which no node can be called),
+ * with the edges of each in one run; names live in one string chunk. */
 
 #include "domain/view.h"
 
@@ -309,8 +309,12 @@ static void graph_read_nodes(Graph *g, const json_t *nodes, gint64 *ids, GHashTa
     for (size_t i = 0; i < n; i++) {
         const json_t *entry = json_array_get(nodes, i);
         const json_t *id = json_object_get(entry, "id");
-        const char *name = member_name(entry, "name");
-        if (!json_is_integer(id) || g_strcmp0(member_name(entry, "type"), "block-driver") != 0)
+        const char *type = member_name(entry, "type");
+        bool job = g_strcmp0(type, "block-job") == 0;
+        const char *plain = member_name(entry, "name");
+        g_autofree char *job_name = job && plain ? g_strconcat("job:", plain, NULL) : NULL;
+        const char *name = job ? job_name : plain;
+        if (!json_is_integer(id) || (!job && g_strcmp0(type, "block-driver") != 0))
             continue;
         ids[g->n_nodes] = json_integer_value(id);
         if (g_hash_table_contains(by_id, &ids[g->n_nodes]))
@@ -484,6 +488,16 @@ const char *view_child(const View *v, const char *node, const char *edge) {
     const GraphNode *parent = graph_node(&v->graph, node);
     const GraphNode *child = parent && edge ? graph_child(&v->graph, parent, edge) : NULL;
     return child ? child->name : NULL;
+}
+
+bool view_job_uses(const View *v, const char *job_id, const char *node) {
+    g_autofree char *name = g_strconcat("job:", job_id, NULL);
+    g_autoptr(GPtrArray) nodes = view_subtree(v, name, true);
+
+    for (guint i = 0; i < nodes->len; i++)
+        if (g_str_equal(nodes->pdata[i], node))
+            return true;
+    return false;
 }
 
 bool view_is_filter(const View *v, const char *node) {

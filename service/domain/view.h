@@ -80,6 +80,8 @@ bool view_has_concluded(const View *v, const char *type);
 
 /* The child of node through an edge of that name ("file", "backing"), or NULL. */
 const char *view_child(const View *v, const char *node, const char *edge);
+/* Does the block job with that id work on the node, or on something above it? */
+bool view_job_uses(const View *v, const char *job_id, const char *node);
 /* Is the node a filter: throttle, copy-on-read, mirror_top, commit_top, preallocate, blkdebug,
  * compress, …? While its driver is not known only what hangs over an image by "backing" alone, as
  * jobs' filters do, counts as one. */

@@ -220,7 +220,7 @@ static void settle_failed(Job *j, const char *why) {
     if (j->error != FAILURE_NONE && j->io == IO_OK)
         return; /* said already */
     if (q && q->error)
-        job_set_error(j, FAILURE_QEMU,
+        job_set_error(j, strstr(q->error, "No space left") ? FAILURE_NO_SPACE : FAILURE_QEMU,
                       "The job failed and the guest stays on its source. QEMU says: %s", q->error);
     else
         job_set_error(j, FAILURE_QEMU,

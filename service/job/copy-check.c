@@ -200,23 +200,20 @@ static bool check_disk(Disk *disk, Failure *f) {
     return true;
 }
 
-/* QEMU's own jobs on this disk that are not ours. */
+/* Jobs in QEMU that are not ours. */
 static bool check_foreign(Disk *disk, Failure *f) {
     View *view = domain_view(disk->domain);
     GPtrArray *jobs = view_jobs(view);
-    g_autoptr(GPtrArray) nodes = view_subtree(view, disk->root, true);
 
-    for (guint i = 0; i < nodes->len; i++) {
-        const QemuNode *node = view_node(view, nodes->pdata[i]);
-        if (node && node->driver &&
-            (g_str_equal(node->driver, "mirror_top") || g_str_equal(node->driver, "commit_top") ||
-             g_str_equal(node->driver, "backup-top") ||
-             g_str_equal(node->driver, "copy-before-write")))
+    for (guint i = 0; i < jobs->len; i++) {
+        const QemuJob *q = jobs->pdata[i];
+        bool over = q->phase == QJOB_CONCLUDED || q->phase == QJOB_FAILED;
+        if (!over && view_job_uses(view, q->id, disk->node))
             return failure_set(f, FAILURE_DISK_BUSY,
-                               "Disk \"%s\" is busy: a job that somebody else started in QEMU "
-                               "works on it (%u in all); "
+                               "Disk \"%s\" is busy: QEMU's job \"%s\" (%s), started by somebody "
+                               "else, works on it; "
                                "wait for its end.",
-                               disk->name, jobs->len);
+                               disk->name, q->id, q->type);
     }
     return true;
 }

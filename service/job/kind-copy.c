@@ -627,6 +627,9 @@ static void clean_files(Job *j) {
         w->delete_path = g_strdup(j->target);
         w->delete_id = c->target_id;
     }
+    if (j->result != RESULT_PIVOTED && j->result != RESULT_FINISHED && !w->delete_path &&
+        c->target_known)
+        job_warn(j, "The target \"%s\" is not a whole copy.", j->target);
     j->copy.target = target_free(j->copy.target);
     if (!w->commit && !w->discard && !w->delete_path) {
         file_work_free(w);
