@@ -50,31 +50,6 @@ Domain *manager_domain(Manager *m, const char *name_or_uuid) {
     return NULL;
 }
 
-Domain *manager_domain_by_path(Manager *m, const char *path) {
-    char *name = NULL;
-
-    int r = sd_bus_path_decode(path, "/org/blockjob1/domain", &name);
-    if (r <= 0)
-        return NULL;
-    Domain *d = g_hash_table_lookup(m->domains, name);
-    free(name);
-    return d;
-}
-
-Disk *manager_disk_by_path(Manager *m, const char *path) {
-    char *domain = NULL, *disk = NULL;
-    Disk *found = NULL;
-
-    int r = sd_bus_path_decode_many(path, "/org/blockjob1/domain/%/disk/%", &domain, &disk);
-    if (r > 0) {
-        Domain *d = g_hash_table_lookup(m->domains, domain);
-        found = d ? domain_disk(d, disk) : NULL;
-    }
-    free(domain);
-    free(disk);
-    return found;
-}
-
 char *disk_path(const Disk *disk) {
     g_autofree char *prefix = g_strconcat(domain_path(disk->domain), "/disk", NULL);
     char *path = NULL;

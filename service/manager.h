@@ -44,8 +44,6 @@ Journal *manager_journal(Manager *m);
 GHashTable *manager_domains(Manager *m); /* name → Domain*; borrowed */
 GHashTable *manager_jobs(Manager *m);    /* &id → Job*, those on the bus; borrowed */
 Domain *manager_domain(Manager *m, const char *name_or_uuid);
-Domain *manager_domain_by_path(Manager *m, const char *path);
-Disk *manager_disk_by_path(Manager *m, const char *path);
 Job *manager_job(Manager *m, uint64_t id);
 unsigned manager_n_active(const Manager *m);
 /* D-Bus object path of a disk; owned by the caller. */

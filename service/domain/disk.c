@@ -35,15 +35,6 @@ GPtrArray *domain_disks(Domain *d) {
     return d->disks;
 }
 
-Disk *domain_disk(Domain *d, const char *name) {
-    for (guint i = 0; i < d->disks->len; i++) {
-        Disk *disk = d->disks->pdata[i];
-        if (g_str_equal(disk->name, name))
-            return disk;
-    }
-    return NULL;
-}
-
 Disk *domain_disk_by_device(Domain *d, const char *device) {
     for (guint i = 0; i < d->disks->len; i++) {
         Disk *disk = d->disks->pdata[i];

@@ -162,7 +162,6 @@ QmpClient *domain_qmp(Domain *d); /* NULL while not connected */
 uint64_t domain_qmp_timeout(const Domain *d);
 
 GPtrArray *domain_disks(Domain *d); /* Disk*, borrowed */
-Disk *domain_disk(Domain *d, const char *name);
 Disk *domain_disk_by_device(Domain *d, const char *device);
 /* The images under the disk, from the last look; for sync=top, GetChain(), and checks. Array of ChainImage*. */
 typedef struct {

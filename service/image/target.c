@@ -566,8 +566,11 @@ int target_preallocate(const Target *t, uint64_t size) {
     return -r;
 }
 
-int target_sync_folder(const Target *t) {
-    return t->dir_fd >= 0 && fsync(t->dir_fd) < 0 ? -errno : 0;
+int image_sync_folder(const char *path) {
+    g_autofree char *folder = g_path_get_dirname(path);
+    autofd int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
 bool target_is_intact(const Target *t, Failure *f) {

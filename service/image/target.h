@@ -86,8 +86,8 @@ int target_dup(const Target *t, int flags);
 bool target_publish(Target *t, uint64_t size, Failure *f);
 /* Takes the blocks for size bytes (fallocate); blocks. Negative errno. */
 int target_preallocate(const Target *t, uint64_t size);
-/* fsync of the file's folder; blocks. Negative errno. */
-int target_sync_folder(const Target *t);
+/* fsync of the folder of path, which makes its name last over a power cut; blocks. Negative errno. */
+int image_sync_folder(const char *path);
 /* Still there under its name, with the same identity and at least one link? Block devices and fds:
  * always true. */
 bool target_is_intact(const Target *t, Failure *f);

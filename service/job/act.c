@@ -51,6 +51,8 @@ void job_back_out(Job *j, FailureKind kind, const char *message) {
 /* ── records ── */
 
 static void told_running(Job *j) {
+    if (j->kind->started)
+        j->kind->started(j);
     if (j->domain) /* the mirror's filter stands between device and image now */
         domain_look(j->domain, LOOK_JOBS | LOOK_DISKS);
 }

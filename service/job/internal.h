@@ -21,6 +21,8 @@ struct JobKind {
     void (*prepare)(Job *j);
     /* Finishing work by result: definition, nodes, files; idempotent. */
     void (*clean)(Job *j);
+    /* The mirror is recorded as running. May be NULL. */
+    void (*started)(Job *j);
     /* An active job came back from the journal; before the first look. May be NULL. */
     void (*restored)(Job *j);
     /* Still possible to decide? E.g. the target is still there. */
@@ -111,6 +113,7 @@ struct Job {
     QmpBatch *batch;
     QmpSlot *slot;
     JournalSlot *file_work; /* with work: what the journal's thread does for this job */
+    JournalSlot *folder_sync;
     void *work;
     SetupStage stage;
     bool fresh_setup; /* nothing of this job can be in QEMU yet */

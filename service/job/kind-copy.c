@@ -197,6 +197,31 @@ static void copy_name_target(Job *j) {
     domain_name_node(j->domain, image, j->target, j->copy.target_format, j->copy.target_block);
 }
 
+static int run_sync_folder(void *path) {
+    return image_sync_folder(path);
+}
+
+static void on_folder_synced(int error, void *userdata) {
+    Job *j = userdata;
+
+    j->folder_sync = NULL;
+    if (error < 0 && error != -ESHUTDOWN)
+        job_warn(j, "The folder of \"%s\" cannot be synced, a power cut may lose the name: %s.",
+                 j->target, g_strerror(-error));
+}
+
+/* The journal's thread works in order: the name of a new target lasts before any decision can be recorded. */
+static void copy_sync_folder(Job *j) {
+    if (j->copy.target_kind == TARGET_NEW && !j->folder_sync)
+        journal_run(j->journal, run_sync_folder, g_strdup(j->target), g_free, on_folder_synced, j,
+                    &j->folder_sync);
+}
+
+static void copy_restored(Job *j) {
+    copy_name_target(j);
+    copy_sync_folder(j);
+}
+
 static void setup_start(Job *j, bool created) {
     Disk *disk = domain_disk_by_device(j->domain, j->device);
     g_autofree char *create = name_of(j, 'c');
@@ -700,5 +725,6 @@ const JobKind kind_copy = {
     .prepare = copy_prepare,
     .clean = copy_clean,
     .may_decide = copy_may_decide,
-    .restored = copy_name_target,
+    .started = copy_sync_folder,
+    .restored = copy_restored,
 };

@@ -121,7 +121,7 @@ static void new_file_appears_when_it_is_published(gconstpointer base) {
     g_assert_cmpuint(st.st_dev, ==, t->id.device);
     g_assert_true(!known || image_id_equal(&before, &t->id));
     g_assert_true(target_is_intact(t, &f));
-    g_assert_cmpint(target_sync_folder(t), ==, 0);
+    g_assert_cmpint(image_sync_folder(t->path), ==, 0);
 
     /* Again, and after QEMU has made it longer: nothing is lost. */
     publish(t, 5 * MIB + 512);
@@ -249,7 +249,7 @@ static void existing_file_is_opened(gconstpointer base) {
     g_assert_cmpint(t->kind, ==, TARGET_FILE);
     g_assert_cmpuint(t->size, ==, 8);
     g_assert_cmpint(t->dir_fd, >=, 0);
-    g_assert_cmpint(target_sync_folder(t), ==, 0);
+    g_assert_cmpint(image_sync_folder(t->path), ==, 0);
     g_assert_cmpint(fcntl(t->fd, F_GETFL) & (O_ACCMODE | O_NONBLOCK), ==, O_RDWR);
     publish(t, 4096);
     assert_file(path, "contents");
@@ -546,7 +546,7 @@ static void descriptor_must_be_a_plain_read_write_one(gconstpointer base) {
     g_assert_cmpint(fcntl(t->fd, F_GETFD) & FD_CLOEXEC, ==, FD_CLOEXEC);
     g_assert_cmpint(unlink(path), ==, 0);
     g_assert_true(target_is_intact(t, &f));
-    g_assert_cmpint(target_sync_folder(t), ==, 0);
+    g_assert_cmpint(image_sync_folder(t->path), ==, 0);
     publish(t, 4096);
     t = target_free(t);
     g_assert_cmpint(fcntl(fd, F_GETFD), ==, 0);
