@@ -43,6 +43,16 @@ static bool setup_answered(Job *j, const QmpBatchResult *result) {
     j->batch = NULL;
     if (result->error == 0 && j->state == JOB_PREPARING)
         return true;
+    if (result->error == -EREMOTEIO && !j->copy.aio && strstr(result->text, "native AIO")) {
+        /* Our own default, and the host has no AIO contexts left (fs.aio-max-nr). */
+        j->copy.aio = g_strdup("threads");
+        job_warn(j, "Native AIO is not to be had, the target is written with aio=threads: %s",
+                 result->text);
+        j->stage = SETUP_IDLE;
+        job_look_again(j, LOOK_LIST);
+        job_action_done(j);
+        return false;
+    }
     if (result->error == -EREMOTEIO) {
         g_autofree char *message = g_strdup_printf(
             "The copy could not be started (%s); nothing was changed. QEMU says: %s",

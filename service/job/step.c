@@ -147,14 +147,14 @@ static const StepRow table[] = {
 /* ── being made ── */
     {S(QUEUED) | S(PREPARING), I(NONE), 0, Q(ABSENT), R(SOURCE), 0, 0,  STEP_SETUP, 0, "not in QEMU yet"},
     {S(QUEUED) | S(PREPARING), I(NONE), 0, Q(ABSENT), R(OTHER), 0, 0,  STEP_SETTLE, RESULT_FAILED, "the disk is not on its source any more"},
-    {S(PREPARING), I(NONE), 0, Q(RUNNING) | Q(READY), 0, 0, 0,  STEP_RECORD_RUNNING, 0, "the mirror is in QEMU"},
+    {S(PREPARING), I(NONE), 0, Q_THERE, 0, 0, 0,  STEP_RECORD_RUNNING, 0, "the mirror is in QEMU"},
 
 /* ── over without an order ── */
     {S(PREPARING) | S(RUNNING) | S(READY) | S_ENDING, 0, 0, Q_OVER, R(TARGET), 0, 0,  STEP_SETTLE, RESULT_PIVOTED, "the guest stands on the target, though it was not decided here"},
     {S(PREPARING) | S(RUNNING) | S(READY) | S_ENDING, 0, 0, Q_OVER, 0, 0, 0,  STEP_SETTLE, RESULT_FAILED, "over in QEMU before its end was decided"},
 
 /* ── running, ready ── */
-    {S(PREPARING) | S(RUNNING) | S(READY), I(NONE), 0, Q(PENDING), 0, 0, ABORTING,  STEP_ABORT, 0, "completed by somebody else: which end is meant is not known, the source has everything"},
+    {S(RUNNING) | S(READY), I(NONE), 0, Q(PENDING), 0, 0, ABORTING,  STEP_ABORT, 0, "completed by somebody else: which end is meant is not known, the source has everything"},
     {S(RUNNING), I(NONE), 0, Q(READY), 0, 0, 0,  STEP_RECORD_READY, 0, "in sync"},
     {S(READY), I(NONE), 0, Q(READY), 0, ON_READY, 0,  STEP_ORDER, 0, "the promised end"},
     {S(PREPARING) | S(RUNNING) | S(READY), I(NONE), 0, 0, 0, 0, 0,  STEP_WAIT, 0, "copying"},

@@ -6,12 +6,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "measure.h"
 
-/* arguments: ROUNDS FOLDER STATE-FOLDER DISK QMP ROOT-NODE FILE-NODE SIZE RUNS
- * FOLDER has "service-0.qcow2" and "hand-0.qcow2"; RUNS is 1 when the guests' processors run. */
+/* arguments: ROUNDS FOLDER STATE-FOLDER DISK QMP ROOT-NODE SIZE RUNS
+ * FOLDER has "ours-0.qcow2" and "hand-0.qcow2"; RUNS is 1 when the guests' processors run. */
 typedef struct {
     unsigned rounds;
     const char *folder, *disk;
@@ -26,6 +27,14 @@ typedef struct {
     json_t *result;
 } Latency;
 
+/* For comparing with what strace writes. */
+static void clock_add(json_t *result, const char *name) {
+    struct timespec t;
+
+    clock_gettime(CLOCK_REALTIME, &t);
+    result_add_number(result, name, (double) t.tv_sec + (double) t.tv_nsec / 1e9);
+}
+
 static json_t *name_arg(const char *key, const char *name) {
     return json_pack("{s:s}", key, name);
 }
@@ -37,22 +46,28 @@ static char *image_path(const Latency *l, const char *who, unsigned n) {
 /* ── by the service ── */
 
 static void service_round(Latency *l, unsigned n) {
-    g_autofree char *target = image_path(l, "service", n), *old = image_path(l, "service", n - 1);
+    g_autofree char *target = image_path(l, "ours", n), *old = image_path(l, "ours", n - 1);
     Service *s = l->service;
     Pending copy = {0}, pivot = {0};
-    uint64_t start = now_ns();
+    uint64_t start;
 
+    clock_add(l->result, "clock copy");
+    start = now_ns();
     copy_send(s, l->disk, target, &copy);
     service_wait_time(s, &copy.replied, "the reply to Copy()");
     Job *j = service_job(s, copy.job);
+    service_wait_time(s, &j->running, "the job to run");
+    clock_add(l->result, "clock running");
     service_wait_time(s, &j->ready, "the job to be ready");
     result_add(l->result, "copy reply", start, copy.replied);
     result_add(l->result, "copy running", start, j->running);
     result_add(l->result, "copy ready", start, j->ready);
 
+    clock_add(l->result, "clock pivot");
     start = now_ns();
     pivot_send(s, copy.job, &pivot);
     service_wait_time(s, &j->finished, "the job to be finished");
+    clock_add(l->result, "clock finished");
     service_wait_time(s, &pivot.replied, "the reply to Pivot()");
     if (strcmp(j->result, "pivoted") != 0)
         die("the job's result is %s", j->result);
@@ -159,7 +174,8 @@ static uint64_t hand_pivot(Latency *l, Hand *h, const char *job) {
         hand_put(h, "cont", NULL);
     moved = h->last;
     hand_put(h, "blockdev-del", name_arg("node-name", l->root));
-    hand_put(h, "blockdev-del", name_arg("node-name", l->file));
+    if (l->file)
+        hand_put(h, "blockdev-del", name_arg("node-name", l->file));
     if (l->old_fdset)
         hand_put(h, "remove-fd", json_pack("{s:I}", "fdset-id", (json_int_t) l->old_fdset));
     hand_put(h, "job-dismiss", name_arg("id", job));
@@ -235,7 +251,7 @@ static int sync_open(const char *folder) {
 }
 
 int measure_latency(int argc, char **argv) {
-    if (argc != 9)
+    if (argc != 8)
         die("latency: wrong arguments");
     Latency l = {
         .rounds = (unsigned) atoi(argv[0]),
@@ -244,9 +260,8 @@ int measure_latency(int argc, char **argv) {
         .disk = argv[3],
         .qmp = qmp_open(argv[4]),
         .root = g_strdup(argv[5]),
-        .file = g_strdup(argv[6]),
-        .size = strtoull(argv[7], NULL, 10),
-        .runs = atoi(argv[8]) != 0,
+        .size = strtoull(argv[6], NULL, 10),
+        .runs = atoi(argv[7]) != 0,
         .service = service_open(),
         .result = json_object(),
     };

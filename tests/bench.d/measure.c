@@ -48,7 +48,7 @@ void result_add(json_t *result, const char *name, uint64_t since, uint64_t until
 }
 
 void result_print(json_t *result) {
-    char *text = json_dumps(result, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    char *text = json_dumps(result, JSON_COMPACT | JSON_REAL_PRECISION(16));
 
     puts(text);
     fflush(stdout);

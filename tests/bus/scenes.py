@@ -128,7 +128,8 @@ class Heartbeat:
         if kind:
             return
         assert not self.errors, self.errors[:3]
-        # A machine that is busy with something else may stop anybody for a moment; one in twenty is that.
-        times = sorted(self.times) or [0]
-        assert times[len(times) * 95 // 100] < self.limit, \
+        # A machine that is busy with something else may stop anybody for a moment; one in twenty may be that, and one.
+        times = sorted(self.times)
+        allowed = max(1, len(times) // 20)
+        assert len(times) <= allowed or times[-1 - allowed] < self.limit, \
             f"other domains were disturbed: {[round(x, 3) for x in times[-10:]]} s of {len(times)} calls"

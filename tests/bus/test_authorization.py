@@ -46,6 +46,7 @@ TABLE = {
              details={"verb": "attachdomain", "domain": "web", "target": "{}/other.qmp"})],
     "org.blockjob1.Manager.GetDomain": [Case("root", "(s)", ("web",))],
     "org.blockjob1.Manager.GetJob": [Case("root", "(t)", (1,))],
+    "org.blockjob1.Manager.ListJobs": [Case("root")],
     "org.blockjob1.Manager.ListHistory": [Case("root", "(a{sv})", ({},))],
     "org.blockjob1.Manager.GetPermissions": [
         Case("root", asks=["attach", "copy", "copy-anywhere", "delete-image", "complete", "manage-jobs"], who="asks")],
@@ -234,12 +235,13 @@ def test_details_are_cleaned_and_cut(t):
     scene = Scene(t)
     scene.polkit.set("no")
     other = scene.service.client(OTHER)
-    long = "/" + "ä" * 1000
-    refused(lambda: Disk(other, scene.paths["disk"]).copy(long), "AccessDenied", "InvalidArgs", "BadTarget")
+    refused(lambda: Disk(other, scene.paths["disk"]).copy("/x" + "/ä€" * 300), "AccessDenied")
+    with open(t.path("mine"), "w+b") as f:
+        refused(lambda: Disk(other, scene.paths["disk"]).copy("wörds " * 500, fd=f, format="raw"), "AccessDenied")
+    assert len(scene.polkit.checks) == 2
     for check in scene.polkit.checks:
         for key, value in check.details.items():
             assert len(value.encode()) <= 256 and value.isprintable(), f"{key}: {value!r}"
-    assert scene.polkit.checks
 
 
 def copy_as_other(scene, name="new.qcow2", **more):

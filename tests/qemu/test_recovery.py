@@ -5,9 +5,8 @@ import os
 from harness import *
 from killer import Mortal, Point, Stage, sweep
 
-# BLOCKJOBD_CRASH=full: every moment instead of some.
+# BLOCKJOBD_CRASH=full: every moment instead of some; needs BLOCKJOBD_TEST_PATIENCE=5 as well.
 FULL = os.environ.get("BLOCKJOBD_CRASH") == "full"
-LONG = 1800 if FULL else 240
 
 
 def stages(t, **more):
@@ -74,36 +73,36 @@ def pivot_on_ready(stage):
     stage.end("pivoted", written=(0,))
 
 
-@deadline(LONG)
+@deadline(300)
 def test_pivot_survives_a_kill_at_any_call(t):
     sweep(stages(t), pivot, 60, FULL)
 
 
-@deadline(LONG)
+@deadline(300)
 def test_pivot_with_a_definition_survives_a_kill_at_any_call(t):
     sweep(stages(t, definition=True), pivot, 60, FULL)
 
 
-@deadline(LONG)
+@deadline(300)
 def test_pivot_that_deletes_its_source_survives_a_kill_at_any_call(t):
     sweep(stages(t, definition=True), pivot_deleting_the_source, 50, FULL)
 
 
-@deadline(LONG)
+@deadline(300)
 def test_finish_survives_a_kill_at_any_call(t):
     sweep(stages(t), finish, 50, FULL)
 
 
-@deadline(LONG)
+@deadline(300)
 def test_cancel_of_a_ready_copy_survives_a_kill_at_any_call(t):
     sweep(stages(t), cancel_when_ready, 40, FULL)
 
 
-@deadline(LONG)
+@deadline(300)
 def test_cancel_of_a_running_copy_survives_a_kill_at_any_call(t):
     sweep(stages(t), cancel_when_running, 40, FULL)
 
 
-@deadline(LONG)
+@deadline(300)
 def test_promised_pivot_is_kept_without_the_client_after_a_kill_at_any_call(t):
     sweep(stages(t, definition=True), pivot_on_ready, 50, FULL)

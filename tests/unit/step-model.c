@@ -243,9 +243,7 @@ static bool is_ending(const World *w) {
 }
 
 static void back_out(const Explorer *e, World *w) {
-    if (e->rules->back_out_is_checked && (!is_ending(w) || w->decided))
-        return;
-    if (is_ending(w))
+    if (is_ending(w)) /* else the transition table refuses */
         w->state = JOB_READY;
     w->intent = INTENT_NONE;
     w->on_ready = 0;
