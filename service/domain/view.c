@@ -17,8 +17,8 @@
 #define NODES_MAX 16384u
 #define EDGES_MAX 65536u
 #define NODE_EDGES_MAX 256u
-#define FILTERS_MAX 64u /* in a row */
-#define CHAIN_MAX 200u
+#define FILTERS_MAX 64u          /* in a row */
+#define CHAIN_MAX 201u           /* one more than a copy takes, so that it can say so */
 #define NAME_SIZE_MAX 1024u      /* ids, node names, QOM paths */
 #define FILE_SIZE_MAX (4 * 4096) /* file names: QEMU cuts its own at 4096 bytes */
 #define ERROR_SIZE_MAX 1024u

@@ -92,7 +92,7 @@ const char *view_skip_filters(const View *v, const char *node);
 /* First of a and b (either may be NULL) that is met on the way down from root
  * through filters only, as it was given; NULL if neither. */
 const char *view_first_of(const View *v, const char *root, const char *a, const char *b);
-/* Names of the images under (and with) node: filters skipped, active layer first; at most 200.
+/* Names of the images under (and with) node: filters skipped, active layer first; at most 201.
  * Owned by the caller. */
 GPtrArray *view_chain(const View *v, const char *node);
 /* All nodes that hang under node (itself first, parents before children), each once; backing=false

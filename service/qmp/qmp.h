@@ -17,7 +17,8 @@
 #include <systemd/sd-event.h>
 
 #define QMP_LINE_MAX (4u * 1024 * 1024) /* bytes of one message */
-#define QMP_DEPTH_MAX 64                /* nesting of one message; QEMU's own parser allows 1024 */
+#define QMP_DEPTH_MAX                                                                              \
+    512 /* nesting of one message; query-block nests once for each backing image */
 #define QMP_READ_MAX (256u * 1024) /* bytes read in one dispatch, so that one peer starves nobody */
 #define QMP_PENDING_MAX 4096       /* commands without an answer */
 

@@ -111,7 +111,7 @@ def block_device(t, name, size):
 
 def sentence(message):
     """A whole sentence, perhaps after the name of the option that it is about, or ending in QEMU's own words."""
-    assert re.match(r'^([a-z_-]+: )?["A-Z0-9]', message), message
+    assert re.match(r'^([a-z_-]+: .|["A-Z0-9])', message), message
     assert message.endswith(".") or re.search(r"QEMU[^.]*: .", message), message
     assert "(null)" not in message and "  " not in message, message
     return message

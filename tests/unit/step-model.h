@@ -11,7 +11,6 @@ typedef struct {
     bool settle_is_durable; /* the result is in the record before finishing work begins */
     bool
         refusal_is_looked_at; /* completion refused: given up only when a look shows the job still ready */
-    bool back_out_is_checked; /* only from pivoting or finishing, and not decided */
     bool halt_is_kept;        /* a new order does not forget that the guest is stopped by us */
     bool halt_is_let_go;      /* a guest that is seen to run is not ours to let go on any more */
     bool cont_is_looked_at;   /* after job-finalize the look says whether the guest goes on */
