@@ -438,6 +438,9 @@ static void on_domain_looked(Domain *d, void *userdata) {
     g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
     for (guint i = 0; i < jobs->len; i++)
         job_advance(jobs->pdata[i]);
+    /* After the jobs: theirs is the transaction that somebody waits for. */
+    if (domain_needs_saving(d))
+        domain_save(d, NULL, NULL, NULL);
 }
 
 static void on_domain_link(Domain *d, void *userdata) {

@@ -142,6 +142,10 @@ void domain_forget(Domain *d, JournalDone done, void *userdata) {
     journal_put_domain(d->journal, &record, done, userdata, NULL);
 }
 
+bool domain_needs_saving(const Domain *d) {
+    return d->dirty && !d->forgotten;
+}
+
 bool domain_is_forgotten(const Domain *d) {
     return d->forgotten;
 }
@@ -305,9 +309,6 @@ static void look_complete(Domain *d) {
     if (first)
         d->hooks.link_changed(d, d->userdata);
     d->hooks.looked(d, d->userdata);
-    /* After the jobs: theirs is the transaction that somebody waits for. */
-    if (d->dirty && !d->forgotten)
-        domain_save(d, NULL, NULL, NULL);
     if (d->wanted && !d->scope)
         look_begin(d);
 }

@@ -116,6 +116,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Domain, domain_free)
 void domain_save(Domain *d, JournalDone done, void *userdata, JournalSlot **ret);
 /* From then on it is not saved any more. */
 void domain_forget(Domain *d, JournalDone done, void *userdata);
+/* Has the record changed since it was handed over last? */
+bool domain_needs_saving(const Domain *d);
 bool domain_is_forgotten(const Domain *d);
 
 const char *domain_name(const Domain *d);

@@ -317,6 +317,16 @@ static bool check_header_backing(const Check *c, const Qcow2Header *h, Failure *
                            "The target's header names \"%s\" as backing file, not \"%s\"; make it "
                            "with the right one.",
                            h->backing_file ? h->backing_file : "nothing", c->o->backing);
+    if (!g_str_equal(c->o->backing_format, backing->format))
+        return failure_set(f, FAILURE_NOT_IN_CHAIN, "The disk's backing file \"%s\" is %s, not %s.",
+                           backing->file, backing->format, c->o->backing_format);
+    if (g_strcmp0(h->backing_format, backing->format) != 0)
+        return failure_set(f, FAILURE_BAD_TARGET,
+                           "The target's header says that its backing file is %s, but it is %s: "
+                           "make the target with "
+                           "the right backing format.",
+                           h->backing_format ? h->backing_format : "of no known format",
+                           backing->format);
     if (image_stat(backing->file, &own, NULL, NULL, NULL) < 0 ||
         image_stat(c->o->backing, &named, NULL, NULL, NULL) < 0 || !image_id_equal(&own, &named))
         return failure_set(f, FAILURE_NOT_IN_CHAIN,

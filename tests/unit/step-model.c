@@ -342,9 +342,16 @@ static void record(World *w, JobState state) {
     commit(w);
 }
 
+/* Would a restart without QEMU come to another result? */
+static bool contradicts_record(const World *w) {
+    if (!w->decided)
+        return w->result == RESULT_PIVOTED || w->result == RESULT_FINISHED;
+    return w->result != (w->intent == INTENT_PIVOT ? RESULT_PIVOTED : RESULT_FINISHED);
+}
+
 static void act_settle(const Explorer *e, World *w, JobResult result) {
     w->result = result;
-    if (e->rules->settle_is_durable)
+    if (e->rules->settle_is_durable && contradicts_record(w))
         commit(w);
 }
 
@@ -617,9 +624,8 @@ static void replied(const Explorer *e, World *w) {
         setup_replied(w);
     else if (flight == FLIGHT_PIVOT || flight == FLIGHT_FINISH)
         completed(e, w);
-    else if (flight == FLIGHT_CONTINUE && !w->error)
-        w->halted = 0;
-    else if (flight == FLIGHT_FINALIZE && !w->error && !e->rules->cont_is_looked_at)
+    else if ((flight == FLIGHT_CONTINUE || flight == FLIGHT_FINALIZE) && !w->error &&
+             !e->rules->cont_is_looked_at)
         w->halted = 0;
     else if (flight == FLIGHT_NODES)
         fly(w, FLIGHT_FILES);
