@@ -90,9 +90,9 @@ static void update_poll(Manager *m, Domain *d) {
         Job *j = value;
         if (job_domain(j) != d || !job_is_active(j))
             continue;
-        uint64_t wish = job_state(j) == JOB_RUNNING ? POLL_RUNNING
-                        : job_in_sync(j)            ? POLL_READY
-                                                    : 0;
+        JobState state = job_state(j);
+        bool copies = state == JOB_RUNNING || state == JOB_PIVOTING || state == JOB_FINISHING;
+        uint64_t wish = copies ? POLL_RUNNING : job_in_sync(j) ? POLL_READY : 0;
         if (wish > 0 && (interval == 0 || wish < interval))
             interval = wish;
     }

@@ -53,8 +53,8 @@ void domain_name_node(Domain *d, const char *node, const char *path, const char 
         n->block = block;
         g_hash_table_replace(d->named_nodes, g_strdup(node), n);
         d->dirty = true;
-    } else if (g_hash_table_remove(d->named_nodes, node))
-        d->dirty = true;
+    } else
+        g_hash_table_remove(d->named_nodes, node); /* names are never reused: not worth a commit */
 }
 
 /* QEMU may have been started with relative names: they count from its own working folder. */
@@ -77,6 +77,8 @@ static char *image_path(const Domain *d, const char *node) {
         return g_strdup(ours->path);
     for (int depth = 0; depth < 8; depth++) {
         const char *child = view_child(d->view, node, "file");
+        if (!child)
+            child = view_child(d->view, node, "image"); /* blkdebug */
         if (!child)
             break;
         node = child;
@@ -281,20 +283,20 @@ void disks_from_json(Domain *d, const json_t *array) {
     size_t n;
 
     json_array_foreach (array, n, item) {
-        const char *name, *device, *root, *node, *source, *format;
+        const char *name, *device, *source, *format;
+        const json_t *root = json_object_get(item, "root"), *node = json_object_get(item, "node");
         int block, read_only, removable;
         json_int_t size;
-        if (json_unpack((json_t *) item, "{s:s, s:s, s:s?, s:s?, s:s, s:s, s:I, s:b, s:b, s:b}",
-                        "name", &name, "device", &device, "root", &root, "node", &node, "source",
-                        &source, "format", &format, "size", &size, "block", &block, "read-only",
-                        &read_only, "removable", &removable) < 0)
+        if (json_unpack((json_t *) item, "{s:s, s:s, s:s, s:s, s:I, s:b, s:b, s:b}", "name", &name,
+                        "device", &device, "source", &source, "format", &format, "size", &size,
+                        "block", &block, "read-only", &read_only, "removable", &removable) < 0)
             continue;
         Disk *disk = g_new0(Disk, 1);
         disk->domain = d;
         disk->name = g_strdup(name);
         disk->device = g_strdup(device);
-        disk->root = g_strdup(root);
-        disk->node = g_strdup(node);
+        disk->root = g_strdup(json_string_value(root));
+        disk->node = g_strdup(json_string_value(node));
         disk->source = g_strdup(source);
         disk->format = g_strdup(format);
         disk->size = (uint64_t) size;

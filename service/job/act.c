@@ -116,8 +116,7 @@ static void act_complete(Job *j) {
         qmp_batch_add(b, false, "stop", NULL, -1);
         j->stopped = true;
         j->halt_since = now_monotonic();
-    } else if (j->halted && !runs && !j->stopped && j->restarts == 0)
-        j->halted = false; /* somebody else has stopped it since: not ours to let go on */
+    }
     j->kind->complete(j, b);
     j->asked = true;
     batch_go(j, on_completed, 0);

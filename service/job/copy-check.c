@@ -481,9 +481,10 @@ Job *copy_new(uint64_t id, Disk *disk, CopyOptions *o, Target *target, uint32_t 
     take(&c->on_source_error, &o->on_source_error, "stop");
     take(&c->on_target_error, &o->on_target_error, "stop");
     take(&c->preallocation, &o->preallocation, NULL);
-    take(&c->discard, &o->discard, "unmap");
     bool keeps =
         g_strcmp0(c->preallocation, "falloc") == 0 || g_strcmp0(c->preallocation, "full") == 0;
+    /* Blocks that were taken in advance are not to be given back as holes. */
+    take(&c->discard, &o->discard, keeps ? "ignore" : "unmap");
     take(&c->detect_zeroes, &o->detect_zeroes,
          keeps                              ? "off"
          : g_str_equal(c->discard, "unmap") ? "unmap"

@@ -109,6 +109,7 @@ struct Job {
     uint64_t
         halt_time; /* CLOCK_REALTIME: halted was recorded; tells how long the guest stood over a restart */
     uint64_t halt_since; /* CLOCK_MONOTONIC: our `stop` was sent; 0 = not */
+    uint64_t retry_at;   /* CLOCK_MONOTONIC: when a refused action is looked at again */
     sd_event_source *timer;
     QmpBatch *batch;
     QmpSlot *slot;

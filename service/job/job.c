@@ -353,6 +353,7 @@ void job_resume_after_restart(Job *j, Journal *journal, sd_event *event, const J
     if (!job_is_active(j))
         return;
     j->restarts++;
+    j->stopped = j->halted; /* perhaps by an earlier life */
     if (j->domain && j->kind->restored)
         j->kind->restored(j);
     log_event(LOG_INFO, MESSAGE_JOB_RECOVERED,
@@ -445,7 +446,7 @@ static StepFacts job_facts(const Job *j) {
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
     Job *j = userdata;
 
-    if (j->fresh == RETRY)
+    if (j->fresh == RETRY && now_monotonic() >= j->retry_at)
         job_look_again(j, LOOK_JOBS | LOOK_DISKS);
     else if (j->domain)
         domain_look(j->domain, LOOK_JOBS | LOOK_DISKS);
@@ -455,10 +456,9 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
 
 /* What is unfinished is looked at again: soon while the guest's writes or processors are held, else every few seconds. */
 static void job_arm_for_later(Job *j) {
-    uint64_t delay = j->fresh == RETRY                            ? USEC_PER_SEC
-                     : j->hold_since || (j->asked && !j->decided) ? 100 * USEC_PER_MSEC
-                                                                  : 5 * USEC_PER_SEC;
-    uint64_t at = now_monotonic() + delay, armed = 0;
+    uint64_t delay =
+        j->hold_since || (j->asked && !j->decided) ? 100 * USEC_PER_MSEC : 5 * USEC_PER_SEC;
+    uint64_t at = j->fresh == RETRY ? j->retry_at : now_monotonic() + delay, armed = 0;
     int enabled = SD_EVENT_OFF;
 
     if (!j->timer) {
@@ -511,6 +511,17 @@ static void job_observe(Job *j) {
         j->hooks.changed(j, changed, j->userdata);
 }
 
+/* Once a job, and recorded at once: no other record is about to be written while the switch waits. */
+static void warn_of_pause(Job *j) {
+    unsigned before = j->changed;
+
+    job_warn(
+        j, "The pause would be longer than %.1f s, so the switch waits until less is left to copy.",
+        (double) j->max_pause / USEC_PER_SEC);
+    if (j->changed != before)
+        job_commit(j, 0, "waits for a shorter pause", NULL);
+}
+
 /* What a fresh look changes in what this run remembers. false: look again before anything is decided. */
 static bool job_note_look(Job *j, StepFacts *f) {
     bool over = f->qjob == QJOB_ABSENT || f->qjob == QJOB_CONCLUDED || f->qjob == QJOB_FAILED;
@@ -534,18 +545,22 @@ static bool job_note_look(Job *j, StepFacts *f) {
             return false;
         }
     }
-    /* It runs, though we had it stopped or were about to: somebody has let it go on. */
-    if (f->halted && f->guest_runs && domain_status_number(j->domain) >= j->fresh &&
-        !(ending && there && !j->asked)) {
+    /* It runs, though we had it stopped: somebody has let it go on. It stands, though we have not stopped it yet: somebody
+     * else has, and it is not ours to let go on. */
+    bool not_yet = ending && there && !j->asked;
+    if (f->halted && domain_status_number(j->domain) >= j->fresh &&
+        (f->guest_runs ? !not_yet : !j->stopped)) {
         job_guest_goes_on(j);
-        f->halted = false;
+        f->halted = j->stopped = false;
     }
+    if (not_yet && f->must_stop && f->guest_runs && !f->may_stop && f->qjob == QJOB_READY)
+        warn_of_pause(j);
     if (f->qjob == QJOB_PENDING || (j->halted && !f->guest_runs)) {
         if (j->hold_since == 0)
             j->hold_since = now_monotonic();
     } else
         j->hold_since = 0;
-    return true;
+    return j->commits->len == 0;
 }
 
 void job_advance(Job *j) {
@@ -556,6 +571,7 @@ void job_advance(Job *j) {
         return;
     }
     j->advancing = true;
+    job_observe(j);
     if (j->stage == SETUP_WAITING || j->stage == SETUP_LEFTOVER)
         j->kind->setup_look(j);
     do {
@@ -584,11 +600,11 @@ void job_advance(Job *j) {
     }
     if (!j->busy && j->commits->len == 0)
         job_arm_for_later(j);
-    job_observe(j);
 }
 
 void job_action_retry(Job *j) {
     j->fresh = RETRY;
+    j->retry_at = now_monotonic() + USEC_PER_SEC;
     job_action_done(j);
 }
 

@@ -166,11 +166,6 @@ static uint64_t buffer_size(const Job *j) {
     return MIN(wanted, whole);
 }
 
-static bool keeps_blocks(const Job *j) {
-    return g_strcmp0(j->copy.preallocation, "falloc") == 0 ||
-           g_strcmp0(j->copy.preallocation, "full") == 0;
-}
-
 static json_t *mirror_options(const Job *j, const char *root) {
     g_autofree char *image = name_of(j, 't'), *filter = name_of(j, 'm');
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:s, s:s, s:s, s:I, s:I}", "job-id",
@@ -179,9 +174,6 @@ static json_t *mirror_options(const Job *j, const char *root) {
                           "on-source-error", j->copy.on_source_error, "on-target-error",
                           j->copy.on_target_error, "copy-mode", j->copy_mode, "speed",
                           (json_int_t) j->speed, "buf-size", (json_int_t) buffer_size(j));
-
-    if (keeps_blocks(j)) /* what was taken in advance is not to be given back as holes */
-        json_object_set_new(o, "unmap", json_false());
     if (j->copy.granularity)
         json_object_set_new(o, "granularity", json_integer(j->copy.granularity));
     if (j->copy.under_filter)

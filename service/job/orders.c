@@ -11,6 +11,10 @@ static bool check_link(const Job *j, Failure *f) {
     if (!j->domain || domain_process_gone(j->domain))
         return failure_set(f, FAILURE_DOMAIN_NOT_RUNNING, "Domain \"%s\" is not running.",
                            j->domain_name);
+    if (domain_state(j->domain) == DOMAIN_CONNECTING)
+        return failure_set(f, FAILURE_DOMAIN_UNRESPONSIVE,
+                           "Domain \"%s\" is being connected to, try again in a moment.",
+                           j->domain_name);
     if (!domain_is_live(j->domain))
         return failure_set(f, FAILURE_DOMAIN_UNRESPONSIVE,
                            "Domain \"%s\" does not answer (%s); try again when it does.",
@@ -68,17 +72,16 @@ static bool check_in_sync(const Job *j, JobIntent intent, Failure *f) {
 void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata) {
     job_transition(j, intent == INTENT_PIVOT ? EVENT_PIVOT : EVENT_FINISH);
     j->intent = intent;
-    /* In the same record, so that it is durable before `stop` is sent. */
-    j->halted = j->halted || (j->pause_guest && domain_guest_runs(j->domain) && job_may_stop(j));
+    if (!j->halted)
+        j->stopped = false;
+    /* May be stopped, from here on: in the same record, so that it is durable before `stop` is sent. */
+    j->halted = j->halted || (j->pause_guest && domain_guest_runs(j->domain));
     j->halt_time = j->halted ? now_realtime() : 0;
-    j->asked = j->stopped = j->prepared = false;
+    j->asked = j->prepared = false;
     if (j->error != FAILURE_NONE) /* what an earlier attempt left */
         job_set_error(j, FAILURE_NONE, "%s", "");
-    if (j->pause_guest && domain_guest_runs(j->domain) && !j->halted)
-        job_warn(j,
-                 "The pause would be longer than %.1f s now; the switch waits until less is left "
-                 "to copy.",
-                 (double) j->max_pause / USEC_PER_SEC);
+    /* How much is left to copy, hence how long the guest would stand, is asked while the record is being written. */
+    job_look_again(j, LOOK_LIST | LOOK_PROGRESS);
     job_commit_order(j, JOB_CHANGED_STATE, j->halted ? "the guest will be stopped" : "", done,
                      userdata);
 }

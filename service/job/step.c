@@ -170,7 +170,7 @@ static const StepRow table[] = {
     {S(PIVOTING), I(PIVOT), 0, Q(READY), 0, MUST_PREPARE, 0,  STEP_PREPARE, 0, "the new definition is written beside the old one before the guest is held"},
     {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(READY), 0, MUST_STOP | RUNS | MAY_STOP, HALTED,  STEP_RECORD_HALT, 0, "the guest will stand while its disk is switched"},
     {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(READY), 0, MUST_STOP | RUNS, MAY_STOP,  STEP_WAIT, 0, "waits until the pause is short enough"},
-    {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(READY), 0, 0, 0,  STEP_COMPLETE, 0, "in sync"},
+    {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(READY), 0, 0, 0,  STEP_COMPLETE, 0, "the end can be asked for"},
 
     {0, 0, 0, 0, 0, 0, 0,  STEP_REFUSE, 0, "a combination that cannot be"},
 };

@@ -77,7 +77,7 @@ def check_journal(jobs, rows):
     """jobs: {id: properties} as they were on the bus; rows: as the stopped service left them."""
     wrong = []
     own = {i: p for i, p in jobs.items() if p["Kind"] != "foreign"}
-    expected = {i for i, r in rows.items() if r["kind"] != "foreign" and (r["exported"] or not r["result"])}
+    expected = {i for i, r in rows.items() if r.get("kind") != "foreign" and (r["exported"] or not r["result"])}
     if set(own) != expected:
         wrong.append(f"jobs on the bus: {sorted(own)}, in the journal: {sorted(expected)}")
     for i in sorted(set(own) & set(rows)):

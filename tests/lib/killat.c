@@ -62,7 +62,8 @@ static const Call calls[] = {
 static struct {
     unsigned long at;  /* 0 = never */
     bool after, hold;  /* after the call; stop the thread there until SIGUSR1 instead of killing */
-    const char *match; /* only calls whose data contain this count */
+    const char *match; /* only calls whose words (name, file, data) contain this count */
+    const char *from;  /* and only behind the first one whose words contain this */
     FILE *log;
 } options;
 
@@ -143,9 +144,13 @@ static bool open_creates(pid_t tid, const Call *call, const uint64_t *args) {
     return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
+static bool words_contain(const char *words, size_t size, const char *text) {
+    return memmem(words, size, text, strlen(text)) != NULL;
+}
+
 /* Counts the call and notes it, unless it is none of those that are meant. */
 static bool call_counts(pid_t tid, const Call *call, const uint64_t *args) {
-    static char data[DATA_MAX];
+    static char words[DATA_MAX];
     char link[64], file[256] = "";
     size_t size;
 
@@ -161,15 +166,21 @@ static bool call_counts(pid_t tid, const Call *call, const uint64_t *args) {
         if (strcmp(file, "anon_inode:[eventfd]") == 0)
             return false;
     }
-    size = data_read(tid, call, args, data, sizeof data);
-    if (options.match && !memmem(data, size, options.match, strlen(options.match)))
+    size = (size_t) snprintf(words, sizeof words, "%s %s ", call->name, file);
+    size += data_read(tid, call, args, words + size, sizeof words - size);
+    if (options.from) {
+        if (words_contain(words, size, options.from))
+            options.from = NULL;
+        return false;
+    }
+    if (options.match && !words_contain(words, size, options.match))
         return false;
     counted++;
     if (options.log) {
-        fprintf(options.log, "%lu %s %s ", counted, call->name, file);
-        for (size_t i = 0, shown = 0; i < size && shown < 160; i++)
-            if (data[i] >= ' ' && data[i] <= '~') {
-                fputc(data[i], options.log);
+        fprintf(options.log, "%lu ", counted);
+        for (size_t i = 0, shown = 0; i < size && shown < 240; i++)
+            if (words[i] >= ' ' && words[i] <= '~') {
+                fputc(words[i], options.log);
                 shown++;
             }
         fputc('\n', options.log);
@@ -293,20 +304,25 @@ static int follow(void) {
 }
 
 static int usage(void) {
-    fputs("killat [--at N] [--after] [--hold] [--match TEXT] [--log FILE] -- PROGRAM ARGUMENT…\n"
-          "--at N: at the N-th call (default: never, which counts only); --after: when it has been "
-          "done\n"
-          "--match TEXT: only calls whose data or path contain it; --hold: wait for SIGUSR1 there, "
-          "do not kill\n",
+    fputs("killat [OPTION…] -- PROGRAM ARGUMENT…\n"
+          "--at N         at the N-th call (default: never, which counts only)\n"
+          "--after        when it has been done\n"
+          "--match TEXT   only calls whose words (name, file, data) contain it\n"
+          "--from TEXT    only calls behind the first one whose words contain it\n"
+          "--hold         wait for SIGUSR1 there, do not kill\n"
+          "--log FILE     a line for each call\n",
           stderr);
     return 125;
 }
 
 int main(int argc, char **argv) {
-    static const struct option known[] = {
-        {"at", required_argument, NULL, 'n'},  {"after", no_argument, NULL, 'a'},
-        {"hold", no_argument, NULL, 'h'},      {"match", required_argument, NULL, 'm'},
-        {"log", required_argument, NULL, 'l'}, {}};
+    static const struct option known[] = {{"at", required_argument, NULL, 'n'},
+                                          {"after", no_argument, NULL, 'a'},
+                                          {"hold", no_argument, NULL, 'h'},
+                                          {"match", required_argument, NULL, 'm'},
+                                          {"from", required_argument, NULL, 'f'},
+                                          {"log", required_argument, NULL, 'l'},
+                                          {}};
     static const int forwarded[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
     int c, status;
 
@@ -323,6 +339,9 @@ int main(int argc, char **argv) {
             break;
         case 'm':
             options.match = optarg;
+            break;
+        case 'f':
+            options.from = optarg;
             break;
         case 'l':
             if (!(options.log = fopen(optarg, "we")))

@@ -2,11 +2,15 @@
 """The service killed at chosen moments and started again: its caller who does not give up, and what must hold then."""
 import os
 import signal
+import sqlite3
 import time
+from xml.etree import ElementTree
+
+from gi.repository import GLib
 
 from bus import PREFIX, BusError
 from invariants import check_definitions, check_journal, check_qemu, check_signals, journal_table
-from process import BUILD, DeadlinePassed, wait_until
+from process import BUILD, DeadlinePassed, run, wait_until
 from qemu import image_check, image_compare
 from service import Job
 
@@ -31,17 +35,22 @@ DEFINITION = """<domain type='qemu'>
 
 
 class Point:
-    """A moment: before (or after) the AT-th call that counts, of those whose data contain MATCH. See killat.c."""
+    """A moment: before (or after) the AT-th call that counts, of those whose words (name, file, data) contain MATCH
+    and that come behind the first one with BEHIND. hold: the service is stopped there, not killed. See killat.c."""
 
-    def __init__(self, at=0, after=False, match=None, hold=False):
-        self.at, self.after, self.match, self.hold = at, after, match, hold
+    def __init__(self, at=0, match=None, behind=None, after=False, hold=False):
+        self.at, self.match, self.behind, self.after, self.hold = at, match, behind, after, hold
+
+    def held(self):
+        return Point(self.at, self.match, self.behind, self.after, hold=True)
 
     def arguments(self, log):
         return (["--at", str(self.at), "--log", log] + ["--after"] * self.after + ["--hold"] * self.hold
-                + (["--match", self.match] if self.match else []))
+                + (["--match", self.match] if self.match else []) + (["--from", self.behind] if self.behind else []))
 
     def __repr__(self):
-        return f"{'after' if self.after else 'before'} call {self.at}" + (f" with {self.match}" if self.match else "")
+        return f"{'after' if self.after else 'before'} call {self.at}" + (f" with {self.match}" if self.match else "") + (
+            f" behind {self.behind}" if self.behind else "")
 
 
 class Mortal:
@@ -51,8 +60,8 @@ class Mortal:
 
     def __init__(self, service):
         self.s, self.deaths, self.calls_path = service, 0, f"{service.folder}/calls.log"
-        # Called when the service has died, before it is started again.
-        self.at_death = lambda: None
+        # Called when the service has died, before it is started again; and where the next lives end.
+        self.at_death, self.next_points = lambda: None, []
 
     def start(self, point=None):
         if point and os.path.exists(self.calls_path):
@@ -78,9 +87,15 @@ class Mortal:
         """The point was reached: the service is dead, or held there."""
         return "reached" in self.calls()[-3:]
 
-    def let_go(self):
-        """Goes on after a point with hold=True."""
-        self.s.process.signal(signal.SIGUSR1)
+    def at_hold(self, function):
+        """When the point (with hold=True) is reached: calls the function, then the service goes on."""
+        def look():
+            if not self.reached():
+                return not self.dead
+            function()
+            self.s.process.signal(signal.SIGUSR1)
+            return False
+        GLib.timeout_add(2, look)
 
     def revive(self):
         """Starts the service again if it was killed; an end of its own is none that it may have."""
@@ -92,7 +107,7 @@ class Mortal:
         self.s.killed += 1
         self.at_death()
         wait_until(lambda: not self.s.bus.owner_of(PREFIX), what="the service's name to be free", interval=0.002)
-        self.start()
+        self.start(self.next_points.pop(0) if self.next_points else None)
         return True
 
     def stop(self):
@@ -146,12 +161,13 @@ class Stage:
 
     FILL = "1M"
 
-    def __init__(self, t, name, definition=False):
-        self.t, self.number, self.definition = t, 0, None
+    def __init__(self, t, name, definition=False, **options):
+        """options: of every copy, beside its own."""
+        self.t, self.number, self.definition, self.options = t, 0, None, options
         self.images = t.path(f"{name}-images")
         os.makedirs(self.images)
         self.current = t.image(f"{name}-images/i0.qcow2", "8M", fill=self.FILL)
-        self.target = self.job = None
+        self.target = self.job = self.properties = None
         self.qemu = t.qemu(name, [self.current], idle=False)
         # Old jobs would make every start longer and move the moments.
         self.mortal = Mortal(t.service("[Jobs]\nKeepFinishedJobs=2\nKeepFinishedTime=0\n"))
@@ -177,7 +193,8 @@ class Stage:
 
     def copy(self, **o):
         """Ordered again with the same request-id when the answer did not come: it is the same job."""
-        self.job = self.mortal.call(lambda: self.disk.copy(self.target, request_id=f"n{self.number}", **o))
+        o = {**self.options, "request_id": f"n{self.number}", **o}
+        self.job = self.mortal.call(lambda: self.disk.copy(self.target, **o))
         return self.job
 
     def wait(self, state, timeout=60):
@@ -186,7 +203,7 @@ class Stage:
         def reached():
             now = self.job.State
             assert now != "concluded" or state == "concluded" or self.job.Result in ("pivoted", "finished"), (
-                f"concluded while waiting for {state}: {self.job.properties()}")
+                f"concluded while waiting for {state}: {end_of(self.job.properties())}")
             return order.index(now) >= order.index(state)
         try:
             self.mortal.until(reached, timeout, f"job {self.job.path} in state {state}")
@@ -196,10 +213,18 @@ class Stage:
     def order(self, method, **o):
         self.mortal.call(lambda: getattr(self.job, method)(**o), allow=("AlreadyEnding",))
 
+    def restarts_recorded(self):
+        """Of the job, as the journal has it now; None while it cannot be read."""
+        try:
+            return journal_table(self.s.state_dir, "job", "id")[self.job.id]["restarts"]
+        except (sqlite3.Error, AssertionError, KeyError):
+            return None
+
     # -- the guest --
     def write(self, place):
-        """The guest writes; every job has bytes of its own at three places."""
+        """The guest writes and flushes; every job has bytes of its own at three places."""
         self.qemu.io(f"write -P {self.number % 251 + 1} {place * 2 + 1}M 64k")
+        self.qemu.io("flush")
 
     def read(self, place):
         self.qemu.io(f"read -P {self.number % 251 + 1} {place * 2 + 1}M 64k")
@@ -210,9 +235,9 @@ class Stage:
 
         written: the places that the guest has written before the end was asked for."""
         self.wait("concluded")
-        properties = self.mortal.call(self.job.properties)
-        assert properties["Result"] == result, properties
-        assert properties["ErrorName"] == "" and properties["Target"] == self.target, properties
+        self.properties = properties = self.mortal.call(self.job.properties)
+        assert properties["Result"] == result, end_of(properties)
+        assert properties["ErrorName"] == "" and properties["Target"] == self.target, end_of(properties)
         moved = result == "pivoted"
         old, self.current = self.current, self.target if moved else self.current
         # The last steps come after the record of the end.
@@ -220,14 +245,45 @@ class Stage:
         self.mortal.until(lambda: not check_qemu(self.qemu, set()), 10, lambda: check_qemu(self.qemu, set()))
         self.mortal.until(lambda: self.disk.Source == self.current and self.disk.Job == "/", 10,
                           lambda: f"the disk on {self.current}: {self.disk.properties()}")
-        self.check_service(properties)
+        self.check_service()
         for place in written:
             self.read(place)
         self.check_images(old, result, source_stays, target_stays)
         self.write(2)
         self.read(2)
 
-    def check_service(self, properties):
+    def end_without_qemu(self, result, places=(0,)):
+        """The same when QEMU is gone; then it is started again, on the image that the definition names.
+
+        places: what the guest has written and flushed."""
+        self.wait("concluded")
+        self.properties = properties = self.mortal.call(self.job.properties)
+        assert properties["Result"] == result, end_of(properties)
+        assert properties["ErrorName"] == ("" if result == "pivoted" else f"{PREFIX}.Error.DomainNotRunning"), (
+            end_of(properties))
+        old, self.current = self.current, self.target if result == "pivoted" else self.current
+        named = ElementTree.parse(self.definition).find("devices/disk/source").get("file")
+        assert named == self.current, f"the definition names {named}, right is {self.current}"
+        # A killed QEMU may leave clusters that nobody uses; nothing else.
+        found = run(["qemu-img", "check", "-f", "qcow2", "-r", "leaks", self.current])
+        assert found.returncode == 0, found
+        for place in places:
+            found = run(["qemu-io", "-r", "-f", "qcow2", "-c",
+                         f"read -P {self.number % 251 + 1} {place * 2 + 1}M 64k", self.current]).ok()
+            assert "failed" not in found.stdout, f"lost: {found}"
+        if result == "pivoted":
+            image_compare(self.current, old)
+        self.qemu.drives[0].path = self.current
+        self.qemu.start()
+        self.mortal.until(lambda: self.domain.State == "running" and self.disk.Source == self.current, 30,
+                          lambda: f"{self.domain.properties()} on {self.current}: {self.disk.properties()}")
+        self.check_service()
+        wrong = check_qemu(self.qemu, set())
+        assert not wrong, wrong
+        self.check_images(old, result, True, result == "pivoted")
+
+    def check_service(self):
+        properties = self.properties
         jobs, domains, disks = (self.mortal.call(f) for f in (self.s.jobs, self.s.domains, self.s.disks))
         same = [p for p, j in jobs.items() if j["Target"] == self.target]
         assert same == [self.job.path], f"ordered once, and there are {same}"
@@ -269,14 +325,20 @@ class Stage:
             os.unlink(other)
 
 
-def sweep(make, scenario, points, full=False):
+def end_of(properties):
+    return {k: properties[k] for k in ("State", "Result", "ErrorName", "ErrorMessage", "Restarts", "Warnings", "Target")}
+
+
+def sweep(make, scenario, points, full=False, first=None):
     """Plays SCENARIO(stage) once in peace, then with a kill at about POINTS moments spread over all of its calls.
 
+    first: a point at which the service is killed each time, so that the moments are those of the life that recovers.
     full: at every call, until the end is not reached any more. make() gives a new stage. Returns how many were killed."""
     stage = make()
 
     def play(point):
-        stage.begin(point)
+        stage.mortal.next_points = [point] if first else []
+        stage.begin(first or point)
         scenario(stage)
 
     play(Point())
@@ -289,7 +351,7 @@ def sweep(make, scenario, points, full=False):
             play(point)
         except Exception as e:  # the next moments are of interest all the same
             calls = "\n  ".join(line[:200] for line in stage.mortal.calls()[-4:])
-            failures.append(f"killed {point} of about {total}:\n  {calls}\n{type(e).__name__}: {e}\n"
+            failures.append(f"killed {f'{first}, then ' if first else ''}{point} of about {total}:\n  {calls}\n{type(e).__name__}: {e}\n"
                             f"{stage.s.log()[-6000:]}")
             if len(failures) >= 3:
                 break
@@ -297,8 +359,9 @@ def sweep(make, scenario, points, full=False):
             stage.qemu.kill()
             stage = make()
             continue
-        killed += stage.mortal.deaths - stage.deaths
-        missed = 0 if stage.mortal.deaths > stage.deaths else missed + 1
+        hit = stage.mortal.deaths - stage.deaths > (1 if first else 0)
+        killed += hit
+        missed = 0 if hit else missed + 1
         if missed >= 5:
             break
     assert not failures, "\n\n".join(failures)

@@ -75,6 +75,11 @@ def restarted(qemu, path, format="qcow2"):
     return qemu
 
 
+def dismissed(qemu):
+    """QEMU has forgotten its jobs: that is the very last step, after the end was told."""
+    wait_until(lambda: not qemu.jobs(), what=lambda: f"no job in QEMU: {qemu.jobs()}")
+
+
 # ---- places ----
 
 def private_mounts():
@@ -174,5 +179,5 @@ class Untouched:
         return message
 
 
-__all__ = ["TRACE", "Untouched", "allocated", "attached", "back", "block_device", "one_disk", "pattern_at", "pivoted",
+__all__ = ["TRACE", "Untouched", "allocated", "attached", "back", "block_device", "dismissed", "one_disk", "pattern_at", "pivoted",
            "private_mounts", "refusal", "restarted", "sentence", "slow_copy", "small_place", "told"]

@@ -25,7 +25,7 @@ def test_pivot_moves_the_guest_and_what_it_writes_afterwards_is_on_the_target(t)
     qemu.io("write -P 1 8M 64k")
     job.pivot().wait_result("pivoted")
     assert (disk.Source, disk.Format, disk.Job) == (t.path("new.qcow2"), "qcow2", "/")
-    assert job.Target == t.path("new.qcow2") and job.ErrorName == "" and job.Warnings == []
+    assert job.Target == t.path("new.qcow2") and (job.ErrorName, job.ErrorMessage) == ("", "")
     qemu.io("write -P 2 9M 64k")
     qemu.io("read -P 1 8M 64k")
     restarted(qemu, t.path("new.qcow2"))

@@ -287,7 +287,7 @@ def test_dismiss_takes_a_job_off_the_bus_and_leaves_it_in_the_history(t):
     job = disk.copy(t.path("new.qcow2")).wait("ready")
     assert "ready" in refusal("NotReady", job.dismiss)
     job.pivot().wait_result("pivoted")
-    assert not qemu.jobs()
+    dismissed(qemu)
     job.dismiss()
     gone = s.wait_signal("InterfacesRemoved", ROOT)
     assert gone.args[0] == job.path and Job.INTERFACE in gone.args[1]

@@ -8,12 +8,12 @@
 
 /* How the service around job_step() behaves. All true is how it has to be; each one that is false must be seen to do harm. */
 typedef struct {
-    bool settle_is_durable; /* the result is in the record before finishing work begins */
-    bool
-        refusal_is_looked_at; /* completion refused: given up only when a look shows the job still ready */
-    bool halt_is_kept;        /* a new order does not forget that the guest is stopped by us */
-    bool halt_is_let_go;      /* a guest that is seen to run is not ours to let go on any more */
-    bool cont_is_looked_at;   /* after job-finalize the look says whether the guest goes on */
+    bool settle_is_durable;    /* the result is in the record before finishing work begins */
+    bool refusal_is_looked_at; /* a refused completion is given up only after a fresh look */
+    bool halt_is_kept;         /* a new order does not forget that the guest is stopped by us */
+    bool stop_is_kept;   /* nor does it, or a restart, forget that our stop may have been sent */
+    bool halt_is_let_go; /* a guest that runs, or that others stopped, is not ours to let go on */
+    bool cont_is_looked_at; /* after job-finalize and cont a look says whether the guest goes on */
 } ModelRules;
 
 typedef struct {
