@@ -108,8 +108,9 @@ struct Job {
         hold_since; /* CLOCK_MONOTONIC: pending or halted since, as seen by this run; 0 = not */
     uint64_t
         halt_time; /* CLOCK_REALTIME: halted was recorded; tells how long the guest stood over a restart */
-    uint64_t halt_since; /* CLOCK_MONOTONIC: our `stop` was sent; 0 = not */
-    uint64_t retry_at;   /* CLOCK_MONOTONIC: when a refused action is looked at again */
+    uint64_t halt_since;  /* CLOCK_MONOTONIC: our `stop` was sent; 0 = not */
+    uint64_t pause_since; /* CLOCK_MONOTONIC: QEMU's "paused" is not ours since; 0 = it is */
+    uint64_t retry_at;    /* CLOCK_MONOTONIC: when a refused action is looked at again */
     sd_event_source *timer;
     QmpBatch *batch;
     QmpSlot *slot;
@@ -123,6 +124,7 @@ struct Job {
     unsigned changed; /* what is to be told when the next commit is durable */
 };
 
+#define PAUSE_LASTS USEC_PER_SEC             /* a pause, not a drain */
 #define DECISION_DEADLINE (2 * USEC_PER_SEC) /* in pending without a decision */
 
 /* job.c */

@@ -474,6 +474,43 @@ static void job_arm_for_later(Job *j) {
     sd_event_source_set_enabled(j->timer, SD_EVENT_ONESHOT);
 }
 
+/* QEMU's flag flickers whenever anything drains; what lasts is a pause, also one that is in no record: somebody else's,
+ * or our own just before a death. */
+static unsigned observe_pause(Job *j, const QemuJob *q) {
+    bool differs = q->io == IO_OK && q->paused != j->paused &&
+                   (j->state == JOB_RUNNING || j->state == JOB_READY);
+
+    if (!differs || j->pause_since == 0) {
+        j->pause_since = differs ? now_monotonic() : 0;
+        return 0;
+    }
+    if (now_monotonic() - j->pause_since < PAUSE_LASTS)
+        return 0;
+    j->pause_since = 0;
+    j->paused = q->paused;
+    return JOB_CHANGED_IO;
+}
+
+static unsigned observe_io(Job *j, const QemuJob *q) {
+    if (q->io == j->io)
+        return 0;
+    j->io = q->io;
+    if (q->io == IO_NO_SPACE)
+        job_set_error(
+            j, FAILURE_NO_SPACE,
+            "There is no space left for the target \"%s\": make room, then resume the job.",
+            j->target);
+    else if (q->io == IO_FAILED)
+        job_set_error(j, FAILURE_QEMU,
+                      "QEMU has stopped the copy after an I/O error on the source or on the target "
+                      "\"%s\": resume the "
+                      "job when the cause is removed, or cancel it.",
+                      j->target);
+    else
+        job_set_error(j, FAILURE_NONE, "%s", "");
+    return JOB_CHANGED_IO | JOB_CHANGED_ERROR;
+}
+
 /* Takes over what QEMU counts; tells at most as often as the domain is polled. */
 static void job_observe(Job *j) {
     const QemuJob *q = job_link(j) == LINK_LIVE ? job_in_qemu(j) : NULL;
@@ -481,28 +518,10 @@ static void job_observe(Job *j) {
 
     if (!q || !q->block || q->phase == QJOB_CONCLUDED || q->phase == QJOB_FAILED)
         return;
-    IoStatus io = q->io;
-    bool paused = q->paused && (io != IO_OK || j->paused);
+    changed |= observe_pause(j, q) | observe_io(j, q);
+    bool paused = q->paused && (q->io != IO_OK || j->paused);
     if (progress_update(&j->progress, q->done, q->total, paused, now_monotonic(), now_realtime()))
         changed |= JOB_CHANGED_PROGRESS;
-    if (io != j->io) {
-        j->io = io;
-        changed |= JOB_CHANGED_IO;
-        if (io == IO_NO_SPACE)
-            job_set_error(
-                j, FAILURE_NO_SPACE,
-                "There is no space left for the target \"%s\": make room, then resume the job.",
-                j->target);
-        else if (io == IO_FAILED)
-            job_set_error(j, FAILURE_QEMU,
-                          "QEMU has stopped the copy after an I/O error on the source or on the "
-                          "target \"%s\": resume the "
-                          "job when the cause is removed, or cancel it.",
-                          j->target);
-        else
-            job_set_error(j, FAILURE_NONE, "%s", "");
-        changed |= JOB_CHANGED_ERROR;
-    }
     if (q->speed != j->speed) { /* set by somebody else, or just before a death */
         j->speed = q->speed;
         changed |= JOB_CHANGED_SPEED;

@@ -143,15 +143,13 @@ typedef struct {
     Job *job;
     JobReply reply;
     void *userdata;
-    void (*then)(Job *j, uint64_t number, const char *word);
+    unsigned (*then)(Job *j, uint64_t number, const char *word); /* what has changed: JobChange */
     uint64_t number;
     char *word;
     QmpSlot *slot;
 } JobAsk;
 
-/* Takes it off the job's list, tells the caller, frees. */
 static void ask_finish(JobAsk *ask, const Failure *f) {
-    g_ptr_array_remove(ask->job->asks, ask);
     ask->reply(f, ask->userdata);
     g_free(ask->word);
     g_free(ask);
@@ -163,25 +161,40 @@ void job_asks_give_up(Job *j) {
     failure_set(&f, FAILURE_DOMAIN_NOT_RUNNING,
                 "Domain \"%s\" was detached; QEMU was not asked to the end.", j->domain_name);
     while (j->asks->len > 0) {
-        JobAsk *ask = j->asks->pdata[0];
+        JobAsk *ask = g_ptr_array_steal_index(j->asks, 0);
         qmp_slot_cancel(ask->slot);
         ask_finish(ask, &f);
     }
 }
 
-static void on_asked(QmpClient *c, json_t *result, const QmpError *error, void *userdata) {
-    JobAsk *ask = userdata;
+/* The reply waits for the record, as that of every order. */
+static void on_ask_durable(int error, void *userdata) {
     g_auto(Failure) f = {0};
 
-    if (error && error->error == 0 && g_str_equal(error->class_name, "CommandNotFound"))
-        failure_set(&f, FAILURE_NOT_SUPPORTED, "This QEMU cannot do that: %s", error->text);
-    else if (error && error->error == 0)
-        failure_set(&f, FAILURE_QEMU, "QEMU refuses: %s", error->text);
-    else if (error)
+    if (error < 0)
+        failure_set(&f, FAILURE_JOURNAL, "QEMU has done it, but the journal has failed.");
+    ask_finish(userdata, &f);
+}
+
+static void on_asked(QmpClient *c, json_t *result, const QmpError *error, void *userdata) {
+    JobAsk *ask = userdata;
+    Job *j = ask->job;
+    g_auto(Failure) f = {0};
+
+    g_ptr_array_remove(j->asks, ask);
+    if (!error) {
+        unsigned changed = ask->then(j, ask->number, ask->word);
+        job_look_again(j, LOOK_JOBS); /* the view is of before */
+        job_commit_order(j, changed, "", on_ask_durable, ask);
+        return;
+    }
+    if (error->error != 0)
         failure_set(&f, FAILURE_DOMAIN_UNRESPONSIVE,
                     "QEMU did not answer (%s); look at the job before you try again.", error->text);
-    if (f.kind == FAILURE_NONE)
-        ask->then(ask->job, ask->number, ask->word);
+    else if (g_str_equal(error->class_name, "CommandNotFound"))
+        failure_set(&f, FAILURE_NOT_SUPPORTED, "This QEMU cannot do that: %s", error->text);
+    else
+        failure_set(&f, FAILURE_QEMU, "QEMU refuses: %s", error->text);
     ask_finish(ask, &f);
 }
 
@@ -200,8 +213,8 @@ static bool check_askable(const Job *j, bool resume, Failure *f) {
 }
 
 static bool job_ask(Job *j, const char *command, json_t *arguments,
-                    void (*then)(Job *, uint64_t, const char *), uint64_t number, const char *word,
-                    JobReply reply, void *userdata, Failure *f) {
+                    unsigned (*then)(Job *, uint64_t, const char *), uint64_t number,
+                    const char *word, JobReply reply, void *userdata, Failure *f) {
     if (!check_askable(j, g_str_equal(command, "block-job-resume"), f)) {
         json_decref(arguments);
         return false;
@@ -219,14 +232,14 @@ static bool job_ask(Job *j, const char *command, json_t *arguments,
         return failure_set(f, FAILURE_DOMAIN_UNRESPONSIVE,
                            "Domain \"%s\" was just disconnected; try again.", j->domain_name);
     }
+    g_ptr_array_add(j->asks, ask);
     return true;
 }
 
-static void then_paused(Job *j, uint64_t paused, const char *word) {
+static unsigned then_paused(Job *j, uint64_t paused, const char *word) {
     j->paused = paused;
     j->progress.rate = 0;
-    job_commit(j, JOB_CHANGED_IO | JOB_CHANGED_PROGRESS, paused ? "paused" : "resumed", NULL);
-    job_look_again(j, LOOK_JOBS);
+    return JOB_CHANGED_IO | JOB_CHANGED_PROGRESS;
 }
 
 bool job_pause(Job *j, JobReply reply, void *userdata, Failure *f) {
@@ -239,10 +252,9 @@ bool job_unpause(Job *j, JobReply reply, void *userdata, Failure *f) {
                    NULL, reply, userdata, f);
 }
 
-static void then_speed(Job *j, uint64_t speed, const char *word) {
+static unsigned then_speed(Job *j, uint64_t speed, const char *word) {
     j->speed = speed;
-    job_commit(j, JOB_CHANGED_SPEED, "speed", NULL);
-    job_look_again(j, LOOK_JOBS); /* the view still has the old one */
+    return JOB_CHANGED_SPEED;
 }
 
 bool job_set_speed(Job *j, uint64_t speed, JobReply reply, void *userdata, Failure *f) {
@@ -254,10 +266,10 @@ bool job_set_speed(Job *j, uint64_t speed, JobReply reply, void *userdata, Failu
                    then_speed, speed, NULL, reply, userdata, f);
 }
 
-static void then_mode(Job *j, uint64_t number, const char *mode) {
+static unsigned then_mode(Job *j, uint64_t number, const char *mode) {
     g_free(j->copy_mode);
     j->copy_mode = g_strdup(mode);
-    job_commit(j, JOB_CHANGED_MODE, mode, NULL);
+    return JOB_CHANGED_MODE;
 }
 
 bool job_set_copy_mode(Job *j, const char *mode, JobReply reply, void *userdata, Failure *f) {

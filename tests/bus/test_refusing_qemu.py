@@ -272,32 +272,30 @@ def test_connection_that_breaks_at_each_command_of_a_copy_costs_nothing(t):
 def test_nodes_are_not_asked_for_while_an_image_is_created(t):
     """QEMU 7.2 ends itself when it is asked for its nodes while blockdev-create has one half open."""
     s, qemu, proxy, domain, _other = scene(t, disks=2)
-    done = domain.disk("vdb").copy(t.path("copies/b.qcow2")).wait("ready")
-    creating = []
+    ending = domain.disk("vdb").copy(t.path("copies/b.qcow2")).wait("ready")
+    creating, asked, ended = [], [], []
 
     def watch(name, arguments):
         if name == "blockdev-create":
             creating.append(arguments["job-id"])
-        if name == "job-dismiss" and arguments["id"] in creating:
-            creating.remove(arguments["id"])
-        if name == "query-named-block-nodes" and creating:
-            asked.append(list(creating))
+        if name == "query-named-block-nodes" and creating and not ended:
+            asked.append(name)
         return None
 
     def reply(name, message):
         # The creation is shown as running for as long as the other job needs to end.
         for job in message["return"] if name == "query-jobs" else ():
-            if job["id"] in creating and done_count[0] < 1:
+            if job["id"] in creating and not ended:
                 job["status"] = "running"
         return message
-    asked, done_count = [], [0]
     proxy.on_command, proxy.on_reply = watch, reply
     job = domain.disk().copy(t.path("copies/a.qcow2"))
     wait_until(lambda: creating)
-    done.finish().wait_result("finished")
-    wait_until(lambda: proxy.names().count("query-jobs") and not any("bj" in j and j.endswith(str(done.id))
-                                                                      for j in qemu.jobs()), what="the first job gone")
-    done_count[0] = 1
+    ending.finish().wait_result("finished")
+    wait_until(lambda: not any(name.endswith(f"-{ending.id}") for name in qemu.jobs()), what="job-dismiss")
+    before = proxy.names().count("query-jobs")
+    wait_until(lambda: proxy.names().count("query-jobs") > before, what="a look behind it")
+    ended.append(True)
     job.wait("ready").finish().wait_result("finished")
-    assert not asked, f"asked for the nodes while {asked[0]} was at work"
+    assert not asked, f"asked for the nodes while {creating} was at work"
     assert qemu.alive

@@ -101,9 +101,9 @@ def try_dismiss(job):
 def test_thousand_calls_at_once_are_all_answered_and_64_of_a_user_may_wait(t):
     s, _qemu, domain = small(t)
     job = slow_job(t, domain.disk())
-    client = s.client(NOBODY)
-    client.manager.NDomains
-    calls = [wait_for(client, job, "concluded") for _ in range(1000)]
+    # The bus itself lets 128 calls of one connection be unanswered.
+    clients = [s.client(NOBODY) for _ in range(10)]
+    calls = [wait_for(client, job, "concluded") for client in clients for _ in range(100)]
     with Heartbeat(domain):
         wait_until(lambda: sum(c.done for c in calls) >= 1000 - 64)
         # Others are not touched by one user's limit.
@@ -111,7 +111,7 @@ def test_thousand_calls_at_once_are_all_answered_and_64_of_a_user_may_wait(t):
         assert job.State == "running" and not other.done
     for call in calls:
         if call.done:
-            refused(call.result, "LimitsExceeded")
+            refused(call.result, "LimitsExceeded", text="wait")
     waiting = [c for c in calls if not c.done]
     assert len(waiting) == 64, len(waiting)
     job.cancel()
@@ -139,10 +139,11 @@ def test_caller_that_leaves_makes_room_for_others(t):
     job.cancel().wait_result("cancelled")
 
 
-def test_thousand_reads_at_once_are_answered_in_order(t):
+def test_thousand_reads_at_once_are_all_answered(t):
     s, _qemu, domain = small(t)
-    calls = [s.conn.call_async(domain.path, f"{STANDARD}Properties", "Get", "(ss)", (domain.INTERFACE, "State"))
-             for _ in range(1000)]
+    conns = [t.bus.connect() for _ in range(10)]
+    calls = [conn.call_async(domain.path, f"{STANDARD}Properties", "Get", "(ss)", (domain.INTERFACE, "State"))
+             for conn in conns for _ in range(100)]
     assert all(call.result() == "paused" for call in calls)
 
 

@@ -131,8 +131,9 @@ class Mortal:
                 raise
         return wait_until(look, timeout, what, interval=0.005)
 
-    def call(self, function, allow=()):
-        """Repeats the call until it is answered. allow: errors that mean, when it was repeated, that it was heard."""
+    def call(self, function, allow=(), soon=()):
+        """Repeats the call until it is answered. allow: errors that mean, when it was repeated, that it was heard;
+        soon: errors after which it is repeated."""
         repeated = False
 
         def go():
@@ -148,7 +149,7 @@ class Mortal:
                         # The bus knows of the death before the parent does.
                         time.sleep(0.001)
                     return None
-                if self.deaths and e.short in SOON:
+                if e.short in soon or (self.deaths and e.short in SOON):
                     return None
                 raise
         return self.until(go, 30, "an answer")[0]
@@ -182,11 +183,17 @@ class Stage:
         self.s.stop()
 
     # -- what the caller does --
-    def begin(self, point=None):
+    def next(self):
+        """Another job, to another target."""
         self.number += 1
         self.target, self.job = f"{self.images}/i{self.number}.qcow2", None
         self.deaths = self.mortal.deaths
+        self.stood()
         self.write(0)
+
+    def begin(self, point=None):
+        """The same, with a life of the service that begins now."""
+        self.next()
         self.mortal.start(point)
         # The disks are there when the domain has been looked at.
         self.mortal.until(lambda: self.domain.Disks, 30, "the domain's disks")
@@ -229,6 +236,21 @@ class Stage:
     def read(self, place):
         self.qemu.io(f"read -P {self.number % 251 + 1} {place * 2 + 1}M 64k")
 
+    def stood(self):
+        """[(from, until)]: when the processors stood since this was asked last; times of QEMU's events."""
+        self.qemu("query-status")
+        times, since = [], None
+        for e in self.qemu.qmp.events:
+            at = e["timestamp"]["seconds"] + e["timestamp"]["microseconds"] / 1e6
+            if e["event"] == "STOP":
+                since = at
+            elif e["event"] == "RESUME" and since is not None:
+                times.append((since, at))
+                since = None
+        assert since is None, "the guest stands"
+        self.qemu.qmp.events.clear()
+        return times
+
     # -- what must hold --
     def end(self, result, written=(0, 1), source_stays=True, target_stays=None):
         """The job has that end, once; guest, images, definition, journal, QEMU and folder are as that end promises.
@@ -251,6 +273,24 @@ class Stage:
         self.check_images(old, result, source_stays, target_stays)
         self.write(2)
         self.read(2)
+
+    def moved(self, thorough):
+        """The job has pivoted; the service lives on. Returns for how long the guest stood, each time, in seconds."""
+        self.properties = self.mortal.call(self.job.properties)
+        assert self.properties["Result"] == "pivoted", end_of(self.properties)
+        old, self.current = self.current, self.target
+        self.mortal.until(lambda: not check_qemu(self.qemu, set()), 10, lambda: check_qemu(self.qemu, set()))
+        self.mortal.until(lambda: self.disk.Source == self.current and self.disk.Job == "/", 10,
+                          lambda: f"the disk on {self.current}: {self.disk.properties()}")
+        self.mortal.until(lambda: self.qemu("query-status")["running"], 10, "the guest to run")
+        wrong = check_definitions(self.s.domains(), self.s.disks(), set())
+        assert not wrong, wrong
+        self.read(0)
+        if thorough:
+            self.check_images(old, "pivoted", True, None)
+        else:
+            os.unlink(old)
+        return [until - since for since, until in self.stood()]
 
     def end_without_qemu(self, result, places=(0,)):
         """The same when QEMU is gone; then it is started again, on the image that the definition names.

@@ -103,7 +103,9 @@ def test_top_keeps_the_backing_file_and_the_guest_reads_through_it(t):
     # Only what the old top had was copied.
     assert allocated(t.path("new.qcow2")) < 3 << 20, allocated(t.path("new.qcow2"))
     qemu.quit()
-    image_compare(t.path("old.qcow2") if os.path.exists(t.path("old.qcow2")) else mid, mid)
+    # The old top is what it was when the guest left it, and reads through the same files.
+    pattern_at(top, "qcow2", 0, "3M", "64k")
+    pattern_at(top, "qcow2", 0x33, "2M", "1M")
 
 
 def test_full_copy_of_a_chain_stands_on_its_own(t):

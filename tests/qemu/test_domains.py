@@ -125,6 +125,23 @@ def test_only_so_many_domains(t):
     s.attach("two", two.socket)
 
 
+def test_one_qemu_is_one_domain(t):
+    """Under a second name its jobs would be strangers there, and be taken for lost ones of ours."""
+    second = t.path("second.qmp")
+    qemu = t.qemu("web", [t.image("old.qcow2", fill="4M")], args=["-qmp", f"unix:{second},server=on,wait=off"])
+    s = t.service()
+    domain = s.attach("web", qemu.socket)
+    job = slow_copy(domain.disk("vda"), t.path("new.qcow2"))
+    assert '"web"' in refusal("DomainBusy", s.attach, "again", second)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(second)
+    assert '"web"' in refusal("DomainBusy", s.attach, "again", "", fd=connection)
+    connection.close()
+    assert list(s.domains()) == [domain.path] and list(s.jobs()) == [job.path]
+    job.set_speed(0)
+    pivoted(job)
+
+
 # ---- the folder of sockets ----
 
 def test_a_socket_in_the_folder_is_attached_within_a_second_and_forgotten_when_it_is_gone(t):

@@ -238,6 +238,58 @@ def test_a_request_id_belongs_to_its_user(t):
     assert theirs.path != mine.path and theirs.OwnerUid == 1000 and mine.OwnerUid == 0
 
 
+# ---- orders at any time ----
+
+def test_a_copy_can_be_cancelled_at_any_time(t):
+    """From the very beginning on, with nothing left of it."""
+    qemu, s, disk = one_disk(t, fill="1M")
+    nodes = qemu.block_graph()[0]
+    for n in range(24):
+        job = disk.copy(t.path(f"{n}.qcow2"))
+        # A little later each time: the calls are answered while the copy is made.
+        for _ in range(n):
+            assert job.State in ("preparing", "running", "ready")
+        job.cancel()
+        job.wait_result("cancelled")
+        assert not os.path.exists(t.path(f"{n}.qcow2"))
+    assert qemu.block_graph()[0] == nodes
+    pivoted(disk.copy(t.path("new.qcow2")))
+
+
+def test_a_copy_that_is_not_running_yet_says_so(t):
+    """QEMU does not answer, so it cannot come further."""
+    qemu, s, disk = one_disk(t)
+    qemu.freeze()
+    job = disk.copy(t.path("new.qcow2"))
+    assert job.State == "preparing"
+    for method in job.pause, job.pivot, job.finish:
+        assert "preparing" in refusal("NotReady", method)
+    assert "preparing" in refusal("NotReady", job.set_speed, 1)
+    job.set_on_ready("pivot")
+    qemu.thaw()
+    job.wait_result("pivoted")
+
+
+def test_several_disks_are_switched_at_once_and_the_guest_runs_afterwards(t):
+    """Each switch stops it for a moment; whoever is last lets it go on, and only then."""
+    qemu, s, domain = attached(t, [t.image(f"{n}.qcow2", "8M", fill="1M") for n in range(3)])
+    qemu("cont")
+    for n in range(4):
+        jobs = [d.copy(t.path(f"{d.Name}-{n}.qcow2")) for d in domain.disks()]
+        for job in jobs:
+            job.wait("ready")
+        empty = options({}, [])
+        for call in [pending(job, "Pivot" if n % 2 else "Finish", "(a{sv})", empty) for job in jobs]:
+            call.result()
+        for job in jobs:
+            job.wait_result("pivoted" if n % 2 else "finished")
+        assert qemu("query-status")["running"], n
+    qemu("stop")
+    for job in [d.copy(t.path(f"{d.Name}-last.qcow2"), on_ready="pivot") for d in domain.disks()]:
+        job.wait_result("pivoted")
+    assert not qemu("query-status")["running"]
+
+
 # ---- ends that cannot be ----
 
 def test_an_end_is_refused_when_there_is_one_already(t):
@@ -296,6 +348,20 @@ def test_dismiss_takes_a_job_off_the_bus_and_leaves_it_in_the_history(t):
     assert [row["id"] for row in s.manager.history()] == [job.id]
     s.restart()
     assert s.jobs() == {} and [row["id"] for row in s.manager.history()] == [job.id]
+
+
+def test_a_concluded_job_is_the_same_after_a_restart(t):
+    qemu, s, disk = one_disk(t)
+    qemu("cont")
+    disk.copy(t.path("a.qcow2"), delete_target=False).wait("ready").cancel().wait_result("cancelled")
+    pivoted(disk.copy(t.path("b.qcow2"), speed=1 << 30, copy_mode="write-blocking"))
+    lost = slow_copy(disk, t.path("c.qcow2"), on_ready="finish")
+    qemu.kill()
+    lost.wait_result("lost")
+    before = s.jobs()
+    s.restart()
+    now = s.jobs()
+    assert now == before, [(p, k, before[p][k], v) for p in now for k, v in now[p].items() if v != before[p][k]]
 
 
 def test_history_tells_how_jobs_ended(t):

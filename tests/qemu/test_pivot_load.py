@@ -11,14 +11,14 @@ from killer import Mortal
 RING = 512
 LANES = 4
 ROUNDS = int(os.environ.get("BLOCKJOBD_LOAD_ROUNDS", "50"))
-SEED = int(os.environ.get("BLOCKJOBD_LOAD_SEED") or int.from_bytes(os.urandom(4), "big"))
+SEED = int(os.environ.get("BLOCKJOBD_SEED") or int.from_bytes(os.urandom(4), "big"))
 
 
 class Killer:
     """Kills the service once, at a random moment of the next SPAN seconds."""
 
     def __init__(self, mortal, random, span):
-        self.mortal, self.at, self.done = mortal, time.monotonic() + random.uniform(0, span), False
+        self.mortal, self.at, self.done = mortal, time.monotonic() + random.uniform(0, 0.8 * span), False
 
     def __call__(self):
         if not self.done and time.monotonic() >= self.at:
@@ -28,7 +28,7 @@ class Killer:
 
 def moved(mortal, disk, target, span, random, number):
     """One pivot with one kill; returns (the job, seconds)."""
-    started, killer = time.monotonic(), Killer(mortal, random, span)
+    began, killer = time.monotonic(), Killer(mortal, random, span)
 
     def until(condition, what):
         def look():
@@ -37,9 +37,10 @@ def moved(mortal, disk, target, span, random, number):
         return mortal.until(look, 60, what)
     job = mortal.call(lambda: disk.copy(target, existing=True, format="qcow2", request_id=f"n{number}"))
     until(lambda: job.State == "ready", f"{job.path} ready")
-    mortal.call(job.pivot, allow=("AlreadyEnding",))
+    # Every third time only the writes are held, not the processors.
+    mortal.call(lambda: job.pivot(pause_guest=bool(number % 3)), allow=("AlreadyEnding",))
     until(lambda: job.State == "concluded", f"{job.path} concluded")
-    took = time.monotonic() - started
+    took = time.monotonic() - began
     until(lambda: killer.done, "the kill")
     mortal.revive()
     return job, took
@@ -47,7 +48,7 @@ def moved(mortal, disk, target, span, random, number):
 
 @deadline(240)
 def test_fifty_pivots_under_load_with_a_kill_in_each_lose_nothing(t):
-    print(f"note: seed {SEED}")
+    print(f"note: BLOCKJOBD_SEED={SEED}")
     rng = random.Random(SEED)
     images = [t.image("a.qcow2", "64M"), t.image("b.qcow2", "64M")]
     guest = t.guest(drives=[images[0]], lanes=LANES, ring=RING)
@@ -66,7 +67,7 @@ def test_fifty_pivots_under_load_with_a_kill_in_each_lose_nothing(t):
         guest.drives[0].path = target
         # What the guest saw, not what the service says: from the stop of its processors until they run again.
         held, seen = stood(guest, seen)
-        paused.append(held)
+        paused += [held] if n % 3 else []
         restarts += job["Restarts"]
         span = 0.8 * span + 0.2 * took
         guest.wait_writes(8)
@@ -74,8 +75,8 @@ def test_fifty_pivots_under_load_with_a_kill_in_each_lose_nothing(t):
     guest.quit()
     image_check(guest.drives[0].path)
     print(guest.verify())
-    print(f"note: {ROUNDS} pivots, {restarts} killed with the job under way; the guest stood {statistics.median(paused) * 1e3:.1f} ms "
-          f"(median), {max(paused) * 1e3:.1f} ms (worst)")
+    print(f"note: {ROUNDS} pivots, {restarts} killed with the job under way; the guest stood "
+          f"{statistics.median(paused) * 1e3:.1f} ms (median), {max(paused) * 1e3:.1f} ms (worst)")
 
 
 def stood(guest, seen):

@@ -331,6 +331,40 @@ def test_a_disk_that_is_busy(t):
     assert not os.path.exists(t.path("other.qcow2")) and len(s.jobs()) == 1 and len(qemu.jobs()) == 1
 
 
+def test_a_disk_that_is_shared(t):
+    """Another machine may write to it; of a qcow2 only one may do that."""
+    args = ["-blockdev", f"driver=raw,node-name=disk,file.driver=file,file.filename={t.image('old.raw', '8M', 'raw')}",
+            "-device", "virtio-blk-pci,drive=disk,id=vd,share-rw=on"]
+    qemu, s, domain = attached(t, [], args=args)
+    nothing = Untouched(t, s, qemu)
+    nothing.refuses("NotSupported", "shared", domain.disk("vda").copy, t.path("new.qcow2"))
+
+
+def test_a_mode_that_would_kill_qemu(t):
+    """7.2 crashes when the writes of an iothread's disk wait for the copy."""
+    qemu, s, domain = attached(t, [Drive(t.image("old.qcow2", "8M"), iothread=True)])
+    disk = domain.disk("vda")
+    if qemu.version() < (8, 2, 0):
+        nothing = Untouched(t, s, qemu)
+        nothing.refuses("NotSupported", "background", disk.copy, t.path("new.qcow2"), copy_mode="write-blocking")
+    else:
+        disk.copy(t.path("new.qcow2"), copy_mode="write-blocking").wait("ready").cancel().wait_result("cancelled")
+    pivoted(disk.copy(t.path("new.qcow2"), copy_mode="background"))
+
+
+def test_a_pivot_of_a_disk_that_is_exported(t):
+    """A client that connects in the middle of the switch gets past the hold that makes both images the same."""
+    qemu, s, disk = one_disk(t)
+    qemu("nbd-server-start", addr={"type": "unix", "data": {"path": t.path("nbd")}})
+    qemu("block-export-add", type="nbd", id="export", node_name="libvirt-1-format", name="disk")
+    job = disk.copy(t.path("new.qcow2")).wait("ready")
+    assert "export" in refusal("NotSupported", job.pivot)
+    assert job.State == "ready"
+    qemu("block-export-del", id="export")
+    qemu.wait_event("BLOCK_EXPORT_DELETED")
+    pivoted(job)
+
+
 def test_a_domain_that_does_not_answer(t):
     images = [t.image("a.qcow2", "8M"), t.image("b.qcow2", "8M")]
     qemu, s, domain = attached(t, images, "[Qemu]\nCommandTimeout=300ms\n")

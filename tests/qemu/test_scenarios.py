@@ -284,6 +284,31 @@ def test_a_qemu_of_another_user_can_write_where_that_user_may_not(t):
     assert os.stat(f"{folder}/new.qcow2").st_uid == 1000
 
 
+def test_disks_of_odd_sizes(t):
+    """Scenario 24: nothing at all, one sector, no multiple of the cluster, no multiple of the sector."""
+    sizes = [0, 512, (1 << 20) + 512, (2 << 20) + 100]
+    drives = []
+    for size in sizes:
+        path = t.path(f"{size}.raw")
+        with open(path, "wb") as f:
+            f.write(os.urandom(size))
+        drives.append(Drive(path, "raw"))
+    qemu, s, domain = attached(t, drives)
+    for size, disk in zip(sizes, domain.disks()):
+        assert disk.Size == (size + 511) // 512 * 512
+        for format in "raw", "qcow2":
+            disk.copy(t.path(f"{size}.{format}.copy"), format=format, on_ready="finish").wait_result("finished")
+            assert image_info(t.path(f"{size}.{format}.copy"))["virtual-size"] == disk.Size
+        disk.copy(t.path(f"{size}.new"), on_ready="pivot").wait_result("pivoted")
+        assert disk.Source == t.path(f"{size}.new")
+    qemu.quit()
+    for size in sizes:
+        source = t.path(f"{size}.raw")
+        image_compare(source, t.path(f"{size}.raw.copy"), formats=("raw", "raw"))
+        image_compare(source, t.path(f"{size}.qcow2.copy"), formats=("raw", "qcow2"))
+        image_compare(source, t.path(f"{size}.new"), formats=("raw", "qcow2"))
+
+
 def test_speed_in_bytes_holds_the_copy_to_it(t):
     """Scenario 26: the rate that is published is what was asked for, in bytes a second."""
     qemu, s, disk = one_disk(t, fill="16M")
