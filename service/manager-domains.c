@@ -153,6 +153,19 @@ static void on_attach_durable(int error, void *userdata) {
         domain_look(d, LOOK_ALL);
 }
 
+/* Another attached domain that is the same process, behind another socket. */
+static const Domain *find_twin(Manager *m, const Domain *d) {
+    GHashTableIter iter;
+    void *value;
+
+    g_hash_table_iter_init(&iter, m->domains);
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        if (value != d && domain_instance(d)->pid > 0 && domain_is_live(value) &&
+            instance_equal(domain_instance(value), domain_instance(d)))
+            return value;
+    return NULL;
+}
+
 void manager_attach_looked(Manager *m, Domain *d) {
     Attaching *a = attaching_find(m, d);
 
@@ -168,6 +181,14 @@ void manager_attach_looked(Manager *m, Domain *d) {
     }
     if (!check_name(domain_name(d), &a->failure) ||
         !check_name_is_free(m, domain_name(d), &a->failure)) {
+        attach_fail(a);
+        return;
+    }
+    const Domain *twin = find_twin(m, d);
+    if (twin) {
+        failure_set(&a->failure, FAILURE_DOMAIN_BUSY,
+                    "That QEMU is attached already as domain \"%s\"; detach it first.",
+                    domain_name(twin));
         attach_fail(a);
         return;
     }
@@ -248,8 +269,10 @@ static void on_forgotten(int error, void *userdata) {
         GPtrArray *disks = domain_disks(d);
         for (guint i = 0; i < disks->len; i++)
             ((Disk *) disks->pdata[i])->job = NULL;
-        for (guint i = 0; i < jobs->len; i++)
+        for (guint i = 0; i < jobs->len; i++) {
+            manager_forget_in_qemu(jobs->pdata[i]);
             job_abandon(jobs->pdata[i]);
+        }
         if (m->face)
             m->face->domain_removed(d, m->face_data);
         log_info("Domain \"%s\" detached.", domain_name(d));
@@ -275,7 +298,7 @@ bool manager_detach(Manager *m, Domain *d, bool force, JournalDone done, void *u
         return failure_set(f, FAILURE_NO_SUCH_DOMAIN, "Domain \"%s\" is being detached already.",
                            domain_name(d));
     for (guint i = 0; i < jobs->len && !force; i++)
-        if (!job_is_released(jobs->pdata[i]))
+        if (job_is_active(jobs->pdata[i]))
             return failure_set(
                 f, FAILURE_DOMAIN_BUSY,
                 "Job %" PRIu64
@@ -423,6 +446,9 @@ static void adopt(Manager *m, Domain *d, const QemuJob *q) {
     bool over = q->phase == QJOB_CONCLUDED || q->phase == QJOB_FAILED;
 
     if (g_str_has_prefix(q->id, prefix)) {
+        const Job *known = manager_job(m, g_ascii_strtoull(q->id + strlen(prefix), NULL, 10));
+        if (known && job_is_active(known))
+            return; /* of the same QEMU behind another socket */
         journal_raise_id(m->journal, g_ascii_strtoull(q->id + strlen(prefix), NULL, 10));
         if (over) {
             log_notice("Domain \"%s\": QEMU's job \"%s\" is ours, over, and recorded nowhere as "

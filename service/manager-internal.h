@@ -23,6 +23,7 @@ extern const DomainHooks manager_domain_hooks;
 
 void manager_retire(Manager *m);
 void manager_remove_job(Manager *m, Job *j);
+void manager_forget_in_qemu(const Job *j);
 void manager_start_job(Manager *m, Job *j, Disk *disk, JournalDone done, void *userdata);
 GPtrArray *manager_jobs_of(Manager *m, const Domain *d);
 

@@ -157,6 +157,15 @@ const JobHooks manager_job_hooks = {
 
 /* ── jobs on the bus ── */
 
+/* Nobody will look after the job any more: if QEMU still lists it, QEMU may forget it, for its end is recorded. */
+void manager_forget_in_qemu(const Job *j) {
+    Domain *d = job_domain(j);
+
+    if (!job_is_active(j) && !job_is_released(j) && d && domain_qmp(d))
+        domain_send(d, NULL, "job-dismiss", json_pack("{s:s}", "id", job_qemu_id(j)), -1, NULL,
+                    NULL);
+}
+
 void manager_remove_job(Manager *m, Job *j) {
     uint64_t id = job_id(j);
 
@@ -176,8 +185,10 @@ static void on_unexported(int error, void *userdata) {
     g_autofree Dismissing *d = userdata;
     Job *j = manager_job(d->manager, d->id);
 
-    if (error == 0 && j)
+    if (error == 0 && j) {
+        manager_forget_in_qemu(j);
         manager_remove_job(d->manager, j);
+    }
     if (d->done)
         d->done(error, d->userdata);
 }
@@ -361,12 +372,6 @@ bool manager_dismiss(Manager *m, Job *j, JournalDone done, void *userdata, Failu
         return failure_set(f, FAILURE_NOT_READY,
                            "Job %" PRIu64 " is %s; only a concluded job can be dismissed.",
                            job_id(j), job_info(j).state);
-    if (!job_is_released(j))
-        return failure_set(
-            f, FAILURE_NOT_READY,
-            "Job %" PRIu64
-            " has ended but QEMU could not be told yet; try again when domain \"%s\" answers.",
-            job_id(j), job_info(j).domain_name);
     dismiss(m, j, done, userdata);
     return true;
 }
@@ -587,10 +592,10 @@ Manager *manager_free(Manager *m) {
     sd_event_source_disable_unref(m->socket_watch);
     sd_event_source_disable_unref(m->sweep);
     manager_free_attaching(m);
-    /* What is handed over is written first; nothing is called back any more. */
-    journal_free(m->journal);
+    /* Jobs and domains forget their continuations first; what they handed over is written all the same. */
     g_hash_table_unref(m->jobs);
     g_hash_table_unref(m->domains);
+    journal_free(m->journal);
     sd_event_unref(m->event);
     config_free(m->config);
     g_free(m);

@@ -97,6 +97,8 @@ static int method_copy(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return r;
     if (!copy_options_read(m, target, &o, &f) || !copy_options_check(&o, &f))
         return bus_fail(error, &f);
+    if (bus_hold(b, disk->domain, m))
+        return 1;
     r = authorize_copy(b, m, disk, &o, "copy", &f);
     if (r > 0)
         r = auth_sender_uid(b->auth, m, &uid, &f);

@@ -67,6 +67,11 @@ static Call *order_begin(const JobFound *found, sd_bus_message *m, AuthAction ac
                                  .target = info->target,
                                  .job = id};
     g_auto(Failure) f = {0};
+
+    if (job_is_active(found->job) && bus_hold(found->bus, d, m)) {
+        *ret = 1;
+        return NULL;
+    }
     int r = auth_check(found->bus->auth, m, &request, &f);
 
     if (r > 0)

@@ -216,7 +216,33 @@ static void on_domain_added(Domain *d, void *userdata) {
     domain_add(userdata, d);
 }
 
+static void message_unref(void *m) {
+    sd_bus_message_unref(m);
+}
+
+#define HELD_MAX 1024
+
+bool bus_hold(Bus *b, const Domain *d, sd_bus_message *m) {
+    if (!d || domain_state(d) != DOMAIN_CONNECTING || b->held->len >= HELD_MAX)
+        return false;
+    g_ptr_array_add(b->held, sd_bus_message_ref(m));
+    return true;
+}
+
+/* All of them: those whose domain is still being connected to are put aside again. */
+static void release_held(Bus *b) {
+    g_autoptr(GPtrArray) held = b->held;
+
+    b->held = g_ptr_array_new_with_free_func(message_unref);
+    for (guint i = 0; i < held->len; i++)
+        if (sd_bus_message_rewind(held->pdata[i], true) < 0 ||
+            sd_bus_enqueue_for_read(b->bus, held->pdata[i]) < 0)
+            log_warning("A call that waited for a domain is lost.");
+}
+
 static void on_domain_changed(Domain *d, unsigned what, void *userdata) {
+    if (what & DOMAIN_CHANGED_STATE)
+        release_held(userdata);
     if (bus_has(userdata, domain_path(d)))
         emit_changed(userdata, domain_path(d), INTERFACE_DOMAIN, domain_changes, what);
 }
@@ -448,6 +474,7 @@ int bus_new(sd_bus *bus, Manager *manager, Auth *auth, Bus **ret) {
     b->auth = auth;
     b->slots = g_ptr_array_new_with_free_func(slot_unref);
     b->ended = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+    b->held = g_ptr_array_new_with_free_func(message_unref);
     g_queue_init(&b->calls);
     g_queue_init(&b->waiters);
     b->objects = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, g_free);
@@ -467,6 +494,7 @@ Bus *bus_free(Bus *b) {
         return NULL;
     manager_set_face(b->manager, NULL, NULL);
     g_ptr_array_unref(b->slots);
+    g_ptr_array_unref(b->held);
     wait_free_all(b);
     calls_free(b);
     g_hash_table_unref(b->objects);

@@ -59,6 +59,7 @@ struct Bus {
     GArray *ended;       /* uint64_t: jobs that finished before the announcement */
     GQueue calls;        /* Call* */
     GQueue waiters;      /* Waiter* */
+    GPtrArray *held;     /* sd_bus_message*: calls for a domain that is being connected to */
 
     unsigned n_domains;                 /* in objects */
     unsigned told_domains, told_active; /* as last signalled */
@@ -70,6 +71,9 @@ struct Bus {
 };
 
 extern const sd_bus_vtable manager_vtable[], domain_vtable[], disk_vtable[], job_vtable[];
+/* Right after a restart a domain is not connected yet, for some milliseconds. true: the call is put aside and the
+ * handler returns 1; it runs again when that is decided, however it ends. */
+bool bus_hold(Bus *b, const Domain *d, sd_bus_message *m);
 /* Whether there is an object at path. The manager knows some more, which are not durable yet. */
 bool bus_has(const Bus *b, const char *path);
 /* Fill the snapshot of bus for one object. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The life of a domain: its record, its connection, and the looks at QEMU. */
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
@@ -70,6 +71,12 @@ const Instance *domain_instance(const Domain *d) {
 }
 bool domain_guest_runs(const Domain *d) {
     return d->guest_runs;
+}
+bool domain_fears_write_blocking(const Domain *d) {
+    unsigned major = 0, minor = 0;
+
+    sscanf(d->version, "%u.%u", &major, &minor);
+    return d->iothreads && (major < 8 || (major == 8 && minor < 2));
 }
 uint64_t domain_status_number(const Domain *d) {
     return d->status_look;
@@ -397,6 +404,8 @@ REPLY_HANDLER(on_status, d->status = json_incref(result))
 REPLY_HANDLER(on_jobs, d->jobs = json_incref(result))
 REPLY_HANDLER(on_block_jobs, d->block_jobs = json_incref(result))
 REPLY_HANDLER(on_block, view_set_block(d->view, result))
+REPLY_HANDLER(on_exports, view_set_exports(d->view, result))
+REPLY_HANDLER(on_iothreads, d->iothreads = json_array_size(result) > 0)
 REPLY_HANDLER(on_nodes, view_set_nodes(d->view, result))
 
 /* The command is unstable by name: a QEMU without it is served, without filters between device and image. */
@@ -452,9 +461,12 @@ static void look_begin(Domain *d) {
         look_send(d, "query-block", NULL, on_block);
     if (d->scope & LOOK_GRAPH)
         look_send(d, "x-debug-query-block-graph", NULL, on_graph);
+    if (d->scope & LOOK_EXPORTS)
+        look_send(d, "query-block-exports", NULL, on_exports);
     if (!d->named) {
         look_send(d, "query-uuid", NULL, on_uuid);
         look_send(d, "query-name", NULL, on_name);
+        look_send(d, "query-iothreads", NULL, on_iothreads);
         d->named = true;
     }
     if (d->failed)

@@ -25,6 +25,7 @@ struct Domain {
     DomainState state, run_state; /* as published; as QEMU said last */
     bool live;                    /* a complete look since connecting */
     bool unresponsive;            /* the last deadline passed without an answer */
+    bool iothreads;               /* it has some */
     bool guest_runs;
     bool process_gone;
     Instance instance; /* pid 0 = unknown */

@@ -43,8 +43,10 @@ typedef struct {
 
 struct View {
     GPtrArray *jobs, *devices;
-    GHashTable *roots; /* name → QemuNode; of query-block, as fresh as the devices */
-    GHashTable *nodes; /* the same of query-named-block-nodes, perhaps older */
+    GHashTable *roots;   /* name → QemuNode; of query-block, as fresh as the devices */
+    GHashTable *nodes;   /* the same of query-named-block-nodes, perhaps older */
+    GHashTable *exports; /* names of nodes */
+    GHashTable *shared;  /* names of nodes under devices that let others write */
     Graph graph;
 };
 
@@ -134,6 +136,8 @@ View *view_new(void) {
     v->devices = g_ptr_array_new_with_free_func(device_destroy);
     v->roots = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, node_destroy);
     v->nodes = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, node_destroy);
+    v->exports = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    v->shared = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     return v;
 }
 
@@ -144,6 +148,8 @@ View *view_free(View *v) {
     g_ptr_array_unref(v->devices);
     g_hash_table_destroy(v->roots);
     g_hash_table_destroy(v->nodes);
+    g_hash_table_destroy(v->exports);
+    g_hash_table_destroy(v->shared);
     graph_clear(&v->graph);
     g_free(v);
     return NULL;
@@ -154,6 +160,8 @@ void view_clear(View *v) {
     g_ptr_array_set_size(v->devices, 0);
     g_hash_table_remove_all(v->roots);
     g_hash_table_remove_all(v->nodes);
+    g_hash_table_remove_all(v->exports);
+    g_hash_table_remove_all(v->shared);
     graph_clear(&v->graph);
 }
 
@@ -362,6 +370,56 @@ static GArray *graph_read_edges(Graph *g, const json_t *edges, GHashTable *by_id
 }
 
 /* x-debug-query-block-graph: XDbgBlockGraph of qapi/block-core.json. */
+void view_set_exports(View *v, const json_t *query_block_exports) {
+    size_t n = MIN(json_array_size(query_block_exports), DEVICES_MAX);
+
+    g_hash_table_remove_all(v->exports);
+    for (size_t i = 0; i < n; i++) {
+        const char *node = member_name(json_array_get(query_block_exports, i), "node-name");
+        if (node)
+            g_hash_table_add(v->exports, g_strdup(node));
+    }
+}
+
+/* Which entry of nodes has that id? Their number is small and this is asked for a few of them. */
+static const json_t *graph_entry(const json_t *nodes, const json_t *id) {
+    size_t n = MIN(json_array_size(nodes), NODES_MAX);
+
+    for (size_t i = 0; i < n; i++) {
+        const json_t *entry = json_array_get(nodes, i);
+        if (json_is_integer(id) && json_equal(json_object_get(entry, "id"), id))
+            return entry;
+    }
+    return NULL;
+}
+
+static bool lets_others_write(const json_t *edge) {
+    const json_t *shared = json_object_get(edge, "shared-perm"), *item;
+    size_t i;
+
+    json_array_foreach (shared, i, item)
+        if (g_strcmp0(json_string_value(item), "write") == 0)
+            return true;
+    return false;
+}
+
+/* Edges from a device (a backend with a name; exports have none) to its root. */
+static void view_read_shared(View *v, const json_t *nodes, const json_t *edges) {
+    size_t n = MIN(json_array_size(edges), EDGES_MAX);
+
+    g_hash_table_remove_all(v->shared);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *edge = json_array_get(edges, i);
+        if (g_strcmp0(member_name(edge, "name"), "root") != 0 || !lets_others_write(edge))
+            continue;
+        const json_t *parent = graph_entry(nodes, json_object_get(edge, "parent"));
+        const char *backend = member_name(parent, "name");
+        const char *root = member_name(graph_entry(nodes, json_object_get(edge, "child")), "name");
+        if (backend && backend[0] && root)
+            g_hash_table_add(v->shared, g_strdup(root));
+    }
+}
+
 void view_set_graph(View *v, const json_t *x_debug_query_block_graph) {
     Graph *g = &v->graph;
     const json_t *nodes = json_object_get(x_debug_query_block_graph, "nodes");
@@ -369,6 +427,7 @@ void view_set_graph(View *v, const json_t *x_debug_query_block_graph) {
     size_t n = MIN(json_array_size(nodes), NODES_MAX);
 
     graph_clear(g);
+    view_read_shared(v, nodes, edges);
     if (n == 0)
         return;
     g_autofree gint64 *ids = g_new(gint64, n);
@@ -490,14 +549,34 @@ const char *view_child(const View *v, const char *node, const char *edge) {
     return child ? child->name : NULL;
 }
 
-bool view_job_uses(const View *v, const char *job_id, const char *node) {
-    g_autofree char *name = g_strconcat("job:", job_id, NULL);
-    g_autoptr(GPtrArray) nodes = view_subtree(v, name, true);
+static bool subtree_has(const View *v, const char *top, const char *node) {
+    g_autoptr(GPtrArray) nodes = view_subtree(v, top, true);
 
     for (guint i = 0; i < nodes->len; i++)
         if (g_str_equal(nodes->pdata[i], node))
             return true;
+    return g_str_equal(top, node);
+}
+
+bool view_is_exported(const View *v, const char *node) {
+    GHashTableIter iter;
+    void *top;
+
+    g_hash_table_iter_init(&iter, v->exports);
+    while (g_hash_table_iter_next(&iter, &top, NULL))
+        if (subtree_has(v, top, node))
+            return true;
     return false;
+}
+
+bool view_is_shared(const View *v, const char *node) {
+    return g_hash_table_contains(v->shared, node);
+}
+
+bool view_job_uses(const View *v, const char *job_id, const char *node) {
+    g_autofree char *name = g_strconcat("job:", job_id, NULL);
+
+    return subtree_has(v, name, node);
 }
 
 bool view_is_filter(const View *v, const char *node) {

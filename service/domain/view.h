@@ -64,6 +64,7 @@ void view_set_jobs(View *v, const json_t *query_jobs, const json_t *query_block_
 void view_set_block(View *v, const json_t *query_block);
 void view_set_graph(View *v, const json_t *x_debug_query_block_graph);
 void view_set_nodes(View *v, const json_t *query_named_block_nodes);
+void view_set_exports(View *v, const json_t *query_block_exports);
 /* Nothing is known any more (connection lost). */
 void view_clear(View *v);
 
@@ -80,6 +81,10 @@ bool view_has_concluded(const View *v, const char *type);
 
 /* The child of node through an edge of that name ("file", "backing"), or NULL. */
 const char *view_child(const View *v, const char *node, const char *edge);
+/* Is the node, or something above it, exported (NBD, FUSE, vhost-user)? */
+bool view_is_exported(const View *v, const char *node);
+/* May others write to the node together with the guest (share-rw=on)? */
+bool view_is_shared(const View *v, const char *node);
 /* Does the block job with that id work on the node, or on something above it? */
 bool view_job_uses(const View *v, const char *job_id, const char *node);
 /* Is the node a filter: throttle, copy-on-read, mirror_top, commit_top, preallocate, blkdebug,

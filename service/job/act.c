@@ -207,7 +207,14 @@ static void act_abort(Job *j) {
 static void settle_lost(Job *j) {
     if (j->kind == &kind_foreign)
         job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING, "QEMU went away and the job with it.");
-    else
+    else if (j->decided) {
+        j->copy.delete_target = false;
+        job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING,
+                      "QEMU went away in the middle of the switch and was started on \"%s\" again, "
+                      "which is therefore "
+                      "right; \"%s\" is the same as of that moment and is left alone.",
+                      j->copy.source_path, j->target);
+    } else
         job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING,
                       "QEMU went away and the job with it; the guest's disk is still \"%s\", and "
                       "the target \"%s\" is "

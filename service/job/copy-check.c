@@ -200,6 +200,24 @@ static bool check_disk(Disk *disk, Failure *f) {
     return true;
 }
 
+static bool check_kind(const Disk *disk, const CopyOptions *o, Failure *f) {
+    Domain *d = disk->domain;
+
+    if (g_strcmp0(o->copy_mode, "write-blocking") == 0 && domain_fears_write_blocking(d))
+        return failure_set(f, FAILURE_NOT_SUPPORTED,
+                           "copy-mode: this QEMU (%s) crashes with \"write-blocking\" where "
+                           "iothreads are used, as in "
+                           "domain \"%s\"; use \"background\".",
+                           domain_version(d), domain_name(d));
+    if (g_strcmp0(o->format, "raw") != 0 && view_is_shared(domain_view(d), disk->root))
+        return failure_set(f, FAILURE_NOT_SUPPORTED,
+                           "Disk \"%s\" is shared with other writers (share-rw=on), which a qcow2 "
+                           "image cannot be; use "
+                           "format raw.",
+                           disk->name);
+    return true;
+}
+
 /* Jobs in QEMU that are not ours. */
 static bool check_foreign(Disk *disk, Failure *f) {
     View *view = domain_view(disk->domain);
@@ -395,7 +413,8 @@ bool copy_check(Disk *disk, const CopyOptions *o, Target **ret_target, uint64_t 
                 uint64_t *ret_needed, Failure *f) {
     g_autoptr(Target) t = NULL;
 
-    if (!copy_options_check(o, f) || !check_disk(disk, f) || !check_foreign(disk, f))
+    if (!copy_options_check(o, f) || !check_disk(disk, f) || !check_kind(disk, o, f) ||
+        !check_foreign(disk, f))
         return false;
     g_autoptr(GPtrArray) chain = disk_chain(disk);
     Check c = {

@@ -396,6 +396,17 @@ static StepRoot job_root(const Job *j) {
     return g_str_equal(first, target) ? ROOT_TARGET : ROOT_SOURCE;
 }
 
+/* QEMU was started again: on which image does the disk stand now? By path, the nodes are new. */
+static StepRoot root_of_successor(const Job *j) {
+    Disk *disk = domain_disk_by_device(j->domain, j->device);
+
+    if (!disk || !disk->node || !j->copy.source_path)
+        return ROOT_OTHER;
+    return g_str_equal(disk->source, j->copy.source_path) ? ROOT_SOURCE
+           : g_str_equal(disk->source, j->target)         ? ROOT_TARGET
+                                                          : ROOT_OTHER;
+}
+
 /* Bytes still to copy at the measured rate: how long would the guest stand? Unknown rate with little left is short. */
 bool job_may_stop(const Job *j) {
     uint64_t left = progress_remaining(&j->progress);
@@ -428,6 +439,8 @@ static StepFacts job_facts(const Job *j) {
         .root = ROOT_OTHER,
     };
 
+    if (f.link == LINK_GONE && j->domain && domain_is_live(j->domain))
+        f.root = root_of_successor(j);
     if (f.link == LINK_LIVE) {
         const QemuJob *q = job_in_qemu(j);
         f.qjob = q ? q->phase : QJOB_ABSENT;
@@ -541,6 +554,20 @@ static void warn_of_pause(Job *j) {
         job_commit(j, 0, "waits for a shorter pause", NULL);
 }
 
+/* An NBD client that connects while the job is pending gets past QEMU 7.2's hold: an exported disk is not switched. */
+static bool exports_forbid(Job *j, bool not_yet) {
+    if (!not_yet || j->intent != INTENT_PIVOT ||
+        !view_is_exported(domain_view(j->domain), j->copy.source_node))
+        return false;
+    g_autofree char *message =
+        g_strdup_printf("Disk \"%s\" is exported over NBD, whose clients would write past the "
+                        "switch: end the export (block-export-del), "
+                        "then pivot again. The guest stays on its source.",
+                        j->disk);
+    job_back_out(j, FAILURE_NOT_SUPPORTED, message);
+    return true;
+}
+
 /* What a fresh look changes in what this run remembers. false: look again before anything is decided. */
 static bool job_note_look(Job *j, StepFacts *f) {
     bool over = f->qjob == QJOB_ABSENT || f->qjob == QJOB_CONCLUDED || f->qjob == QJOB_FAILED;
@@ -579,6 +606,8 @@ static bool job_note_look(Job *j, StepFacts *f) {
             j->hold_since = now_monotonic();
     } else
         j->hold_since = 0;
+    if (exports_forbid(j, ending && there && !j->asked))
+        return false;
     return j->commits->len == 0;
 }
 
@@ -617,7 +646,8 @@ void job_advance(Job *j) {
         j->hooks.released(j, j->userdata);
         return;
     }
-    if (!j->busy && j->commits->len == 0)
+    if ((!j->busy && j->commits->len == 0) || j->stage == SETUP_WAITING ||
+        j->stage == SETUP_LEFTOVER)
         job_arm_for_later(j);
 }
 

@@ -13,6 +13,7 @@
 /* Sets of descriptors are numbered by the caller, and /dev/fdset/N is parsed as an int; a range of our own keeps out of the
  * way of others, and wraps after 2^28 jobs. */
 #define FDSET_BASE INT64_C(0x62000000)
+#define DIRECT_ALIGNMENT 4096
 #define FDSET_MASK INT64_C(0x0fffffff)
 
 static json_int_t fdset_of(uint64_t id) {
@@ -110,6 +111,10 @@ static bool writes_header(const Job *j) {
 
 /* QEMU 7.2 and 10.0 write the zeros of a full preallocation from an unaligned buffer, which O_DIRECT refuses. */
 static bool uses_direct(const Job *j) {
+    bool raw_file = g_str_equal(j->copy.target_format, "raw") && !j->copy.target_block;
+
+    if (raw_file && j->copy.size % DIRECT_ALIGNMENT != 0)
+        return false; /* nor can a raw image grow by itself to a whole block */
     return g_strcmp0(j->copy.preallocation, "full") != 0 && j->copy.direct &&
            g_strcmp0(j->copy.cache, "writeback") != 0;
 }

@@ -29,6 +29,8 @@ static const Field fields[] = {
     F("max-pause", U64, max_pause),
     F("ready", U64, ready),
     F("guest-paused", U64, guest_paused),
+    F("done", U64, progress.done),
+    F("total", U64, progress.total),
     F("speed", U64, speed),
     F("copy-mode", STRING, copy_mode),
     F("start", U64, instance.start),
@@ -153,7 +155,8 @@ static bool field_from_json(Job *j, const Field *f, const json_t *value) {
         return json_is_integer(value);
     case FIELD_U32:
         *(uint32_t *) p = (uint32_t) json_integer_value(value);
-        return json_is_integer(value);
+        return json_is_integer(value) && json_integer_value(value) >= 0 &&
+               json_integer_value(value) <= UINT32_MAX;
     case FIELD_BOOL:
         *(bool *) p = json_is_true(value);
         return json_is_boolean(value);
@@ -212,6 +215,10 @@ int job_restore(const JournalJob *r, Domain *domain, Job **ret) {
     g_autoptr(Job) j = job_alloc(kind, r->id, "");
 
     if (!job_document_parse(j, r->document))
+        return -EBADMSG;
+    const Copy *c = &j->copy;
+    if (kind == &kind_copy && !(c->source_node && c->source_path && c->sync && c->discard &&
+                                c->detect_zeroes && c->on_source_error && c->on_target_error))
         return -EBADMSG;
     JobResult result = job_result_from_string(r->result);
     bool over = j->state == JOB_CONCLUDED;

@@ -112,6 +112,7 @@ static const StepRow table[] = {
     {0, 0, 0, 0, 0, SETTLED, 0,  STEP_WAIT, 0, "finishing work waits for QEMU"},
 
 /* ── QEMU is gone: the record decides ── */
+    {0, I(PIVOT), L(GONE), 0, R(SOURCE), DECIDED, 0,  STEP_SETTLE, RESULT_LOST, "it was decided before QEMU went, but QEMU was started on the source again: the source is right"},
     {0, I(PIVOT), L(GONE), 0, 0, DECIDED, 0,  STEP_SETTLE, RESULT_PIVOTED, "it was decided before QEMU went: the target is right"},
     {0, I(FINISH), L(GONE), 0, 0, DECIDED, 0,  STEP_SETTLE, RESULT_FINISHED, "it was decided before QEMU went: the copy is whole"},
     {0, I(CANCEL), L(GONE), 0, 0, 0, 0,  STEP_SETTLE, RESULT_CANCELLED, "it was to be cancelled"},

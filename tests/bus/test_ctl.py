@@ -255,7 +255,7 @@ def test_output_that_is_no_terminal_has_lines_only(t):
 def test_tables_are_not_cut_when_nobody_looks(t):
     _s, _qemu, domain = small(t)
     long = t.path("copies/" + "x" * 150)
-    domain.disk().copy(long).wait("ready").cancel()
+    domain.disk().copy(long).wait("ready").cancel().wait_result("cancelled")
     assert long in ctl(t, DONE, "list", "--all").stdout
     assert len(ctl(t, DONE, "list", "--all", "--no-legend").stdout.splitlines()) == 1
 

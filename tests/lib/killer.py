@@ -195,8 +195,10 @@ class Stage:
         """The same, with a life of the service that begins now."""
         self.next()
         self.mortal.start(point)
-        # The disks are there when the domain has been looked at.
-        self.mortal.until(lambda: self.domain.Disks, 30, "the domain's disks")
+        self.mortal.until(self.looked_at, 30, "the first look at the domain")
+
+    def looked_at(self):
+        return self.domain.State in ("running", "paused") and self.domain.Disks
 
     def copy(self, **o):
         """Ordered again with the same request-id when the answer did not come: it is the same job."""
@@ -391,7 +393,8 @@ def sweep(make, scenario, points, full=False, first=None):
             play(point)
         except Exception as e:  # the next moments are of interest all the same
             calls = "\n  ".join(line[:200] for line in stage.mortal.calls()[-4:])
-            failures.append(f"killed {f'{first}, then ' if first else ''}{point} of about {total}:\n  {calls}\n{type(e).__name__}: {e}\n"
+            where = f"{first}, then {point}" if first else str(point)
+            failures.append(f"killed {where} of about {total}:\n  {calls}\n{type(e).__name__}: {e}\n"
                             f"{stage.s.log()[-6000:]}")
             if len(failures) >= 3:
                 break

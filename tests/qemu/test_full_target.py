@@ -107,7 +107,7 @@ def test_a_source_that_cannot_be_read_holds_the_copy(t):
     qemu, disk, job = broken(t, once=True)
     wait_until(lambda: job.IoStatus == "failed", what="the error")
     assert (job.State, job.ErrorName) == ("running", f"{PREFIX}.Error.Qemu")
-    assert "Input/output error" in sentence(job.ErrorMessage)
+    assert "I/O error" in sentence(job.ErrorMessage), job.ErrorMessage
     job.resume()
     job.wait("ready")
     assert (job.IoStatus, job.ErrorName) == ("ok", "")

@@ -264,7 +264,7 @@ def test_images_that_somebody_uses(t):
     private_mounts()
     run(["mkfs.ext4", "-q", device]).ok()
     os.mkdir(t.path("mounted"))
-    run(["mount", device, t.path("mounted")]).ok()
+    run(["mount", "-o", "ro", device, t.path("mounted")]).ok()
     used = t.qemu("other", [t.image("used.qcow2", "8M")])
     nothing, qemu, s, disk = refusing(t)
     nothing.refuses("TargetInUse", "another target", disk.copy, t.path("used.qcow2"), existing=True, format="qcow2")

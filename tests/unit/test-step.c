@@ -29,6 +29,7 @@
     /* QEMU is gone */                                                                             \
     X(GONE_CLEANED, CONCLUDE, NONE)                                                                \
     X(GONE_TO_CLEAN, CLEAN, NONE)                                                                  \
+    X(GONE_STARTED_ON_SOURCE, SETTLE, LOST)                                                        \
     X(GONE_DECIDED_PIVOT, SETTLE, PIVOTED)                                                         \
     X(GONE_DECIDED_FINISH, SETTLE, FINISHED)                                                       \
     X(GONE_CANCELLED, SETTLE, CANCELLED)                                                           \
@@ -138,7 +139,9 @@ static Rule rule_gone(const StepFacts *f) {
     if (f->result != RESULT_NONE)
         return f->clean ? RULE_GONE_CLEANED : RULE_GONE_TO_CLEAN;
     if (f->decided)
-        return f->intent == INTENT_PIVOT ? RULE_GONE_DECIDED_PIVOT : RULE_GONE_DECIDED_FINISH;
+        return f->intent != INTENT_PIVOT ? RULE_GONE_DECIDED_FINISH
+               : f->root == ROOT_SOURCE  ? RULE_GONE_STARTED_ON_SOURCE
+                                         : RULE_GONE_DECIDED_PIVOT;
     return f->intent == INTENT_CANCEL ? RULE_GONE_CANCELLED : RULE_GONE_UNDECIDED;
 }
 
@@ -276,7 +279,9 @@ static bool can_be(const StepFacts *f) {
     if (!record_fits(f))
         return false;
     if (f->link != LINK_LIVE)
-        return f->qjob == QJOB_ABSENT && f->root == ROOT_OTHER && !f->guest_runs && !f->overdue;
+        /* Another process may have been started on either image since. */
+        return f->qjob == QJOB_ABSENT && (f->root == ROOT_OTHER || f->link == LINK_GONE) &&
+               !f->guest_runs && !f->overdue;
     /* What QEMU promises: before its end the mirror stands over the source, or its disk was unplugged. */
     if (f->root == ROOT_TARGET && is_there(f) && !f->foreign)
         return false;
@@ -365,7 +370,8 @@ static const char *check_begin(const StepFacts *f, StepAction a) {
 
 static const char *check_result(const StepFacts *f, JobResult r) {
     bool over = f->link == LINK_LIVE && is_over(f);
-    bool ended = f->decided && (f->intent == INTENT_PIVOT || f->intent == INTENT_FINISH);
+    bool ended = f->decided && (f->intent == INTENT_FINISH ||
+                                (f->intent == INTENT_PIVOT && f->root != ROOT_SOURCE));
 
     if (r == RESULT_NONE || f->result != RESULT_NONE || f->state == JOB_CONCLUDED)
         return "settled twice, or as nothing";
@@ -558,7 +564,8 @@ static void visit_blind(StepFacts *f, void *userdata) {
         facts_set_bits(f, bits);
         StepFacts blind = *f;
         blind.qjob = QJOB_ABSENT;
-        blind.root = ROOT_OTHER;
+        blind.root =
+            f->link == LINK_GONE ? f->root : ROOT_OTHER; /* of a process that was started since */
         blind.guest_runs = blind.overdue = false;
         Step s = job_step(f), other = job_step(&blind);
         if (s.action != other.action || s.result != other.result)
