@@ -432,6 +432,16 @@ GPtrArray *manager_jobs_of(Manager *m, const Domain *d) {
     return jobs;
 }
 
+/* A job on its way has a transaction that somebody waits for; the domain's record comes with its end, or after it runs. */
+static bool may_be_saved(const GPtrArray *jobs) {
+    for (guint i = 0; i < jobs->len; i++) {
+        JobState state = job_state(jobs->pdata[i]);
+        if (state != JOB_RUNNING && state != JOB_READY && state != JOB_CONCLUDED)
+            return false;
+    }
+    return true;
+}
+
 static void on_domain_looked(Domain *d, void *userdata) {
     Manager *m = userdata;
 
@@ -443,8 +453,7 @@ static void on_domain_looked(Domain *d, void *userdata) {
     g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
     for (guint i = 0; i < jobs->len; i++)
         job_advance(jobs->pdata[i]);
-    /* After the jobs: theirs is the transaction that somebody waits for. */
-    if (domain_needs_saving(d))
+    if (domain_needs_saving(d) && may_be_saved(jobs))
         domain_save(d, NULL, NULL, NULL);
 }
 

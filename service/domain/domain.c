@@ -443,14 +443,7 @@ static void set_qemu_name(Domain *d, const json_t *result) {
 }
 REPLY_HANDLER(on_name, set_qemu_name(d, result))
 
-static void look_begin(Domain *d) {
-    if (!domain_qmp(d) || d->scope)
-        return;
-    d->scope = d->wanted | (d->nodes_owed || !d->live ? LOOK_ALL : 0);
-    if (d->scope & LOOK_NODES)
-        d->scope |= LOOK_JOBS | LOOK_DISKS;
-    d->wanted = 0;
-    d->failed = false;
+static void look_send_all(Domain *d) {
     if (d->scope & LOOK_STATUS)
         look_send(d, "query-status", NULL, on_status);
     if (d->scope & LOOK_LIST)
@@ -469,6 +462,19 @@ static void look_begin(Domain *d) {
         look_send(d, "query-iothreads", NULL, on_iothreads);
         d->named = true;
     }
+}
+
+static void look_begin(Domain *d) {
+    if (!domain_qmp(d) || d->scope)
+        return;
+    d->scope = d->wanted | (d->nodes_owed || !d->live ? LOOK_ALL : 0);
+    if (d->scope & LOOK_NODES)
+        d->scope |= LOOK_JOBS | LOOK_DISKS;
+    d->wanted = 0;
+    d->failed = false;
+    qmp_cork(d->qmp);
+    look_send_all(d);
+    qmp_uncork(d->qmp);
     if (d->failed)
         look_forget(d); /* disconnected() follows */
 }

@@ -516,6 +516,26 @@ static bool taken_failure(Failure *f, const Target *t) {
         "\"%s\" has been created by somebody else in the meantime; choose another name.", t->path);
 }
 
+bool image_is_intact(const char *path, const ImageId *id, Failure *f) {
+    struct stat st;
+    autofd int at = open_unlinked(path, O_PATH | O_CLOEXEC);
+
+    if (at == -ENOENT)
+        return failure_set(
+            f, FAILURE_TARGET_MISSING,
+            "The image \"%s\" is not there any more: it or its folder was deleted or moved.", path);
+    if (at < 0)
+        return path_failure(f, path, -at, FAILURE_TARGET_MISSING);
+    if (fstat(at, &st) < 0)
+        return path_failure(f, path, errno, FAILURE_TARGET_MISSING);
+    ImageId found = id_of(&st);
+    return (S_ISREG(st.st_mode) && image_id_equal(&found, id)) || identity_failure(f, path);
+}
+
+static bool target_is_intact(const Target *t, Failure *f) {
+    return image_is_intact(t->path, &t->id, f);
+}
+
 /* For file systems without O_TMPFILE. */
 static bool target_create(Target *t, uint64_t size, Failure *f) {
     t->fd = openat(t->dir_fd, base_of(t->path), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
@@ -571,26 +591,6 @@ int image_sync_folder(const char *path) {
     autofd int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     return fd < 0 || fsync(fd) < 0 ? -errno : 0;
-}
-
-bool target_is_intact(const Target *t, Failure *f) {
-    struct stat st;
-
-    if (t->kind == TARGET_BLOCK || t->kind == TARGET_FD)
-        return true;
-    autofd int at = open_unlinked(t->path, O_PATH | O_CLOEXEC);
-    if (at == -ENOENT || t->fd < 0)
-        return failure_set(f, FAILURE_TARGET_MISSING,
-                           "The image \"%s\" is not there any more: it or its folder was deleted "
-                           "or moved; nothing is "
-                           "switched to it.",
-                           t->path);
-    if (at < 0)
-        return path_failure(f, t->path, -at, FAILURE_TARGET_MISSING);
-    if (fstat(at, &st) < 0)
-        return path_failure(f, t->path, errno, FAILURE_TARGET_MISSING);
-    ImageId found = id_of(&st);
-    return (S_ISREG(st.st_mode) && image_id_equal(&found, &t->id)) || identity_failure(f, t->path);
 }
 
 /* ---- Who else ---- */

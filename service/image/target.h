@@ -88,9 +88,8 @@ bool target_publish(Target *t, uint64_t size, Failure *f);
 int target_preallocate(const Target *t, uint64_t size);
 /* fsync of the folder of path, which makes its name last over a power cut; blocks. Negative errno. */
 int image_sync_folder(const char *path);
-/* Still there under its name, with the same identity and at least one link? Block devices and fds:
- * always true. */
-bool target_is_intact(const Target *t, Failure *f);
+/* Still there under its name, a regular file with that identity? Opens nothing, reads nothing. */
+bool image_is_intact(const char *path, const ImageId *id, Failure *f);
 
 /* Does another process hold an image lock on it (QEMU's OFD byte-range locks: file-posix.c,
  * RAW_LOCK_PERM_BASE 100, RAW_LOCK_SHARED_BASE 200), or the host use the block device (mounted,

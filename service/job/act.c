@@ -14,17 +14,22 @@ static QmpBatch *batch_new(Job *j) {
 
 /* Sends the batch and, right behind it, a look (scope 0: the event that follows asks for it, or else the timer): QEMU answers both in order, so what is seen is what the batch has done. */
 static void batch_go(Job *j, QmpBatchDone done, unsigned scope) {
-    j->busy = true;
-    if (!domain_qmp(j->domain) || qmp_batch_send(j->batch, j->event, done, j) < 0) {
-        if (!domain_qmp(j->domain))
-            qmp_batch_free(j->batch);
-        j->batch = NULL;
+    QmpClient *qmp = domain_qmp(j->domain);
+
+    if (!qmp) {
+        j->batch = qmp_batch_free(j->batch);
         job_look_again(j, scope);
-        j->busy = false;
         j->again = false; /* the disconnect will be reported and advances the job */
         return;
     }
+    j->busy = true;
+    qmp_cork(qmp);
+    if (qmp_batch_send(j->batch, j->event, done, j) < 0) {
+        j->batch = NULL;
+        j->busy = j->again = false;
+    }
     job_look_again(j, scope);
+    qmp_uncork(qmp);
 }
 
 /* Ends an action that only asked QEMU: an answer that never came says nothing, the look will tell. */
@@ -280,8 +285,13 @@ static void act_conclude(Job *j) {
     j->paused = j->halted = false;
     j->progress.rate = 0;
     j->progress.expected_end = 0;
+    /* Where its disk stands now must be known as long as how the job ended: one transaction. */
+    journal_cork(j->journal);
+    if (j->domain && domain_needs_saving(j->domain))
+        domain_save(j->domain, NULL, NULL, NULL);
     job_commit(j, JOB_CHANGED_STATE | JOB_CHANGED_IO | JOB_CHANGED_PROGRESS, j->error_message,
                told_concluded);
+    journal_uncork(j->journal);
 }
 
 static void on_dismissed(const QmpBatchResult *result, void *userdata) {

@@ -475,11 +475,9 @@ static void copy_complete(Job *j, QmpBatch *b) {
 }
 
 static bool copy_may_decide(const Job *j, Failure *f) {
-    g_autoptr(Target) t = NULL;
-
     if (j->copy.target_kind == TARGET_FD || j->copy.target_kind == TARGET_BLOCK)
         return true;
-    if (target_reopen(j->copy.target_kind, j->target, &j->copy.target_id, &t, f))
+    if (image_is_intact(j->target, &j->copy.target_id, f))
         return true;
     g_autofree char *why = g_steal_pointer(&f->message);
     return failure_set(f, FAILURE_BAD_TARGET,

@@ -261,6 +261,14 @@ void journal_history(Journal *j, const JournalFilter *filter, JournalHistoryDone
     hand_over(j, entry, ret);
 }
 
+void journal_cork(Journal *j) {
+    writer_cork(j->writer, true);
+}
+
+void journal_uncork(Journal *j) {
+    writer_cork(j->writer, false);
+}
+
 void journal_prune(Journal *j, const JournalRetention *retention) {
     writer_prune(j->writer, retention);
 }

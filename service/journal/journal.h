@@ -107,6 +107,9 @@ void journal_put_domain(Journal *j, const JournalDomain *domain, JournalDone don
  * may be NULL, then data must outlive that. */
 void journal_run(Journal *j, int (*work)(void *data), void *data, GDestroyNotify free_data,
                  JournalDone done, void *userdata, JournalSlot **ret);
+/* What is handed over between the two becomes durable together, with one fsync. Not nested, not over a return to the loop. */
+void journal_cork(Journal *j);
+void journal_uncork(Journal *j);
 void journal_slot_cancel(JournalSlot *slot);
 
 typedef struct {

@@ -35,6 +35,7 @@ struct Writer {
     EntryList done;
     JournalRetention retention;
     bool prune, stop;
+    bool corked;   /* the queue is being filled: not taken yet */
     bool notified; /* the eventfd was written since the last collection */
 
     /* The thread's own. */
@@ -336,7 +337,7 @@ static bool wait_for_entries(Writer *w, EntryList *ret_batch) {
     if (must_tidy(w))
         tidy(w);
     pthread_mutex_lock(&w->lock);
-    while (!w->queue.head && !w->reads.head && !w->stop) {
+    while ((!w->queue.head || w->corked) && !w->reads.head && !w->stop) {
         if (w->tidied && !w->prune) {
             pthread_cond_wait(&w->wake, &w->lock);
             continue;
@@ -345,7 +346,7 @@ static bool wait_for_entries(Writer *w, EntryList *ret_batch) {
         tidy(w);
         pthread_mutex_lock(&w->lock);
     }
-    *ret_batch = entry_list_take(&w->queue);
+    *ret_batch = w->corked && !w->stop ? (EntryList){0} : entry_list_take(&w->queue);
     go_on = ret_batch->head || !w->stop;
     pthread_mutex_unlock(&w->lock);
     w->busy_rounds++;
@@ -445,6 +446,14 @@ void writer_push(Writer *w, JournalSlot *entry) {
     pthread_mutex_lock(&w->lock);
     entry_list_append(entry->type == ENTRY_HISTORY ? &w->reads : &w->queue, entry);
     pthread_cond_signal(&w->wake);
+    pthread_mutex_unlock(&w->lock);
+}
+
+void writer_cork(Writer *w, bool corked) {
+    pthread_mutex_lock(&w->lock);
+    w->corked = corked;
+    if (!corked)
+        pthread_cond_signal(&w->wake);
     pthread_mutex_unlock(&w->lock);
 }
 

@@ -97,20 +97,30 @@ static int on_defer(sd_event_source *source, void *userdata) {
     return 0;
 }
 
+static int batch_queue(QmpBatch *b) {
+    int r = 0;
+
+    qmp_cork(b->client);
+    for (guint i = 0; r >= 0 && i < b->commands->len; i++) {
+        BatchCommand *c = b->commands->pdata[i];
+        r = qmp_send(b->client, &c->slot, c->name, g_steal_pointer(&c->arguments), fd_steal(&c->fd),
+                     b->timeout, on_reply, c);
+        if (r >= 0)
+            b->outstanding++;
+    }
+    qmp_uncork(b->client);
+    return r;
+}
+
 int qmp_batch_send(QmpBatch *owned, sd_event *event, QmpBatchDone done, void *userdata) {
     g_autoptr(QmpBatch) b = owned;
     int r;
 
     b->done = done;
     b->userdata = userdata;
-    for (guint i = 0; i < b->commands->len; i++) {
-        BatchCommand *c = b->commands->pdata[i];
-        r = qmp_send(b->client, &c->slot, c->name, g_steal_pointer(&c->arguments), fd_steal(&c->fd),
-                     b->timeout, on_reply, c);
-        if (r < 0)
-            return r;
-        b->outstanding++;
-    }
+    r = batch_queue(b);
+    if (r < 0)
+        return r;
     if (b->outstanding == 0) {
         r = sd_event_add_defer(event, &b->defer, on_defer, b);
         if (r < 0)

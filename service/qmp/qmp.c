@@ -49,7 +49,8 @@ typedef struct {
 } Held;
 
 struct QmpClient {
-    unsigned refs; /* the owner's, and one for each dispatch on the stack */
+    unsigned corked; /* nothing is sent at once */
+    unsigned refs;   /* the owner's, and one for each dispatch on the stack */
     State state;
     bool freed;  /* by the owner: no callback any more */
     bool resume; /* the stream was in use before */
@@ -247,7 +248,16 @@ static void client_push(QmpClient *c, char *text, size_t size, int fd) {
 
     qmp_output_push(&c->out, text, size, fd);
     /* A full socket says with EPOLLOUT when it is worth trying again. */
-    if (idle)
+    if (idle && c->corked == 0)
+        client_flush(c);
+}
+
+void qmp_cork(QmpClient *c) {
+    c->corked++;
+}
+
+void qmp_uncork(QmpClient *c) {
+    if (--c->corked == 0 && !qmp_output_is_empty(&c->out) && !(c->io_events & EPOLLOUT))
         client_flush(c);
 }
 

@@ -72,6 +72,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(QmpClient, qmp_free)
  * called from inside this. */
 int qmp_send(QmpClient *c, QmpSlot **ret_slot, const char *command, json_t *arguments, int fd,
              uint64_t timeout, QmpReplyFunc callback, void *userdata);
+/* Between the two, commands are queued; then they leave in as few writes as their descriptors allow, so that QEMU is woken
+ * once. They nest. Not over a return to the loop. */
+void qmp_cork(QmpClient *c);
+void qmp_uncork(QmpClient *c);
 /* Forgets the callback: it will not be called. The command itself was sent. The slot is owned by
  * the client and is gone after its callback has been called; NULL is fine. */
 void qmp_slot_cancel(QmpSlot *slot);

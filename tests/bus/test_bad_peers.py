@@ -129,6 +129,18 @@ def test_peer_that_stays_silent_after_its_greeting_is_refused_in_time(t):
     refused(lambda: s.domain("mute"), "NoSuchDomain")
 
 
+def test_peer_that_refuses_a_query_is_refused_with_its_words(t):
+    s = t.service(QUICK)
+    for command in "query-status", "query-jobs", "query-block":
+        fake = t.fake_qmp(command, replies={command: FakeQmp.ERROR})
+        error = refused(lambda: s.attach("refuses", fake.path), "Qemu", "NotSupported", "DomainUnresponsive")
+        assert error.message.endswith(f"{command} was told to fail"), error
+    # What only newer or larger QEMUs have is not missed.
+    for command in "x-debug-query-block-graph", "query-block-exports", "query-iothreads":
+        fake = t.fake_qmp(command, replies={command: None})
+        works(s, s.attach(command, fake.path))
+
+
 def dialogue_length(fake):
     """Bytes that the peer sends until it was looked at for the first time."""
     size = len(json.dumps(fake.greeting)) + 2

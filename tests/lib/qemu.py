@@ -457,7 +457,8 @@ class FakeQmp:
         self.replies = {
             "qmp_capabilities": {}, "query-status": {"status": "running", "running": True, "singlestep": False},
             "query-jobs": [], "query-block-jobs": [], "query-block": [self.DISK], "query-named-block-nodes": [node],
-            "x-debug-query-block-graph": self.GRAPH, "query-fdsets": [], "query-migrate": {}, "query-qmp-schema": [], "query-name": {"name": "fake"},
+            "x-debug-query-block-graph": self.GRAPH, "query-fdsets": [], "query-migrate": {}, "query-block-exports": [], "query-iothreads": [],
+            "query-qmp-schema": [], "query-name": {"name": "fake"},
             "query-uuid": {"UUID": "11111111-2222-3333-4444-555555555555"}, **(replies or {})}
         self.path, self.greeting, self.close_at = path, greeting, close_at
         self.received, self.connections = [], 0

@@ -179,5 +179,6 @@ class Untouched:
         return message
 
 
-__all__ = ["TRACE", "Untouched", "allocated", "attached", "back", "block_device", "dismissed", "one_disk", "pattern_at", "pivoted",
-           "private_mounts", "refusal", "restarted", "sentence", "slow_copy", "small_place", "told"]
+__all__ = ["TRACE", "Untouched", "allocated", "attached", "back", "block_device", "dismissed", "one_disk",
+           "pattern_at", "pivoted", "private_mounts", "refusal", "restarted", "sentence", "slow_copy", "small_place",
+           "told"]

@@ -256,7 +256,8 @@ def test_max_pause_holds_the_switch_back_while_much_is_left(t):
     qemu("qom-set", path="/objects/slow0", property="limits", value={"bps-total": 0, "bps-read": 1 << 20})
     qemu.io("write -P 1 8M 16M")
     # A ready mirror looks for new writes ten times a second.
-    wait_until(lambda: [j for j in qemu("query-block-jobs") if j["len"] - j["offset"] > 1 << 20], what="the writes seen")
+    wait_until(lambda: [j for j in qemu("query-block-jobs") if j["len"] - j["offset"] > 1 << 20],
+               what="the writes seen")
     job.pivot()
     wait_until(lambda: any("pause would be longer" in sentence(w) for w in job.Warnings), what="the warning")
     assert job.State == "pivoting" and qemu("query-status")["running"] and told(qemu, "stop") == []

@@ -298,8 +298,7 @@ def test_cdrom_comes_and_goes(t):
     qemu("blockdev-close-tray", id="cdrom")
     wait_until(lambda: cd.Source == image, what="the medium")
     assert (cd.ReadOnly, cd.Size, cd.Format) == (True, 8 << 20, "raw")
-    pivoted_or_finished = cd.copy(t.path("copy.raw"), format="raw").wait("ready").finish()
-    pivoted_or_finished.wait_result("finished")
+    cd.copy(t.path("copy.raw"), format="raw").wait("ready").finish().wait_result("finished")
     qemu("blockdev-open-tray", id="cdrom", force=True)
     qemu("blockdev-remove-medium", id="cdrom")
     wait_until(lambda: cd.Source == "" and cd.Node == "", what="the empty drive")
@@ -345,8 +344,9 @@ def test_hot_plugged_disk_is_seen_copied_and_unplugged(t):
     qemu("system_reset")
     gone = s.wait_signal("InterfacesRemoved", ROOT, lambda x: x.args[0] == path)
     assert Disk.INTERFACE in gone.args[1] and names(domain) == ["vda"]
-    node, = [n["node-name"] for n in qemu("query-named-block-nodes", flat=True) if n["node-name"].endswith("-t")]
-    qemu("blockdev-del", node_name=node)
+    # Nobody else knows the names of what it stood on, and who wants the image finds it unlocked.
+    wait_until(lambda: not [n for n in qemu.block_graph()[0] if n.startswith("bj-")], what="our nodes to go")
+    image_fill(t.path("new.qcow2"), "qcow2", 0, "64k")
     # Its name is free for the next one.
     plug(qemu, t.image("again.qcow2", "8M"), "again")
     wait_until(lambda: names(domain) == ["vda", "vdb"] and disk.Source == t.path("again.qcow2"), what="the third disk")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What Copy refuses: each with its own error and a sentence, and then nothing has happened: no file, no node, no job."""
+"""What Copy refuses: each with its own error and a sentence; and nothing has happened then: no file, node or job."""
 import os
 import struct
 

@@ -174,7 +174,8 @@ def test_a_foreign_job_is_shown_and_not_touched(t):
     """Scenario 16."""
     qemu = t.qemu(drives=[t.image("old.qcow2", fill="4M"), t.image("other.qcow2")])
     t.image("theirs.qcow2")
-    qemu("blockdev-add", driver="qcow2", node_name="theirs", file={"driver": "file", "filename": t.path("theirs.qcow2")})
+    qemu("blockdev-add", driver="qcow2", node_name="theirs",
+         file={"driver": "file", "filename": t.path("theirs.qcow2")})
     qemu("blockdev-mirror", job_id="theirs", device="libvirt-1-format", target="theirs", sync="full", speed=1,
          buf_size=1 << 20)
     s = t.service()

@@ -111,7 +111,7 @@ static void new_file_appears_when_it_is_published(gconstpointer base) {
     g_assert_cmpint(t->kind, ==, TARGET_NEW);
     g_assert_false(there(path));
     if (t->fd >= 0)
-        g_assert_false(target_is_intact(t, &f));
+        g_assert_false(image_is_intact(t->path, &t->id, &f));
     ImageId before = t->id;
     bool known = t->fd >= 0;
     publish(t, 5 * MIB + 512);
@@ -120,7 +120,7 @@ static void new_file_appears_when_it_is_published(gconstpointer base) {
     g_assert_cmpuint(st.st_ino, ==, t->id.inode);
     g_assert_cmpuint(st.st_dev, ==, t->id.device);
     g_assert_true(!known || image_id_equal(&before, &t->id));
-    g_assert_true(target_is_intact(t, &f));
+    g_assert_true(image_is_intact(t->path, &t->id, &f));
     g_assert_cmpint(image_sync_folder(t->path), ==, 0);
 
     /* Again, and after QEMU has made it longer: nothing is lost. */
@@ -322,7 +322,7 @@ static void journaled_image_is_opened_again(gconstpointer base) {
     publish(t, 4096);
     g_assert_true(target_reopen(TARGET_NEW, path, &t->id, &again, &f));
     g_assert_cmpint(again->kind, ==, TARGET_NEW);
-    g_assert_true(target_is_intact(again, &f));
+    g_assert_true(image_is_intact(again->path, &again->id, &f));
     publish(again, 4096);
 
     ImageId other = {t->id.device, t->id.inode + 1};
@@ -352,21 +352,21 @@ static void lost_image_is_noticed(gconstpointer base) {
 
     publish(t, 0);
     g_assert_cmpint(link(path, at(&p, "second name")), ==, 0);
-    g_assert_true(target_is_intact(t, &f));
+    g_assert_true(image_is_intact(t->path, &t->id, &f));
     g_assert_cmpint(rename(path, aside), ==, 0);
-    g_assert_false(target_is_intact(t, &f));
+    g_assert_false(image_is_intact(t->path, &t->id, &f));
     assert_sentence(&f, FAILURE_TARGET_MISSING, path);
     g_assert_false(target_publish(t, 0, &f));
     g_assert_false(there(path));
     write_file(path, "another");
-    g_assert_false(target_is_intact(t, &f));
+    g_assert_false(image_is_intact(t->path, &t->id, &f));
     assert_sentence(&f, FAILURE_BAD_TARGET, path);
     g_assert_cmpint(unlink(path), ==, 0);
     g_assert_cmpint(symlink(aside, path), ==, 0);
-    g_assert_false(target_is_intact(t, &f));
+    g_assert_false(image_is_intact(t->path, &t->id, &f));
     assert_sentence(&f, FAILURE_BAD_TARGET, path);
     g_assert_cmpint(rename(aside, path), ==, 0);
-    g_assert_true(target_is_intact(t, &f));
+    g_assert_true(image_is_intact(t->path, &t->id, &f));
 }
 
 static void hard_links_are_one_image(gconstpointer base) {
@@ -545,7 +545,6 @@ static void descriptor_must_be_a_plain_read_write_one(gconstpointer base) {
     g_assert_cmpint(t->dir_fd, ==, -1);
     g_assert_cmpint(fcntl(t->fd, F_GETFD) & FD_CLOEXEC, ==, FD_CLOEXEC);
     g_assert_cmpint(unlink(path), ==, 0);
-    g_assert_true(target_is_intact(t, &f));
     g_assert_cmpint(image_sync_folder(t->path), ==, 0);
     publish(t, 4096);
     t = target_free(t);
@@ -735,7 +734,7 @@ static void block_device_is_a_target(gconstpointer base) {
     g_assert_cmpuint(t->size, ==, 8 * MIB);
     g_assert_cmpuint(t->id.inode, ==, 0);
     g_assert_cmpint(t->dir_fd, ==, -1);
-    g_assert_true(target_is_intact(t, &f));
+    g_assert_true(image_is_intact(t->path, &t->id, &f));
     g_assert_true(target_check_locks(t, &f));
     publish(t, 16 * MIB);
     g_assert_true(target_reopen(TARGET_BLOCK, device, &t->id, &again, &f));
