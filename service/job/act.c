@@ -163,7 +163,10 @@ void job_guest_goes_on(Job *j) {
 }
 
 static void on_finalized(const QmpBatchResult *result, void *userdata) {
-    action_answered(userdata, result, "to finalize");
+    Job *j = userdata;
+
+    j->finalized = result->error == 0;
+    action_answered(j, result, "to finalize");
 }
 
 static void act_finalize(Job *j) {
@@ -175,6 +178,7 @@ static void act_finalize(Job *j) {
         qmp_batch_add(b, true, "cont", NULL, -1);
         scope |= LOOK_STATUS; /* does it run? */
     }
+    j->kind->finalize(j, b);
     j->end_looked = true;
     batch_go(j, on_finalized, scope);
 }

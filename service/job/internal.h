@@ -16,6 +16,8 @@ struct JobKind {
     void (*setup_look)(Job *j);
     /* Puts the command that asks for the end into the batch: job-complete or a soft cancel. */
     void (*complete)(Job *j, QmpBatch *b);
+    /* Puts behind job-finalize what can be removed from QEMU when it has succeeded. */
+    void (*finalize)(Job *j, QmpBatch *b);
     /* Writes what the pivot will need beside the old (the new definition), before the guest is held; calls
      * job_action_done() or job_back_out(). */
     void (*prepare)(Job *j);
@@ -120,6 +122,7 @@ struct Job {
     SetupStage stage;
     bool fresh_setup; /* nothing of this job can be in QEMU yet */
     char *refused;    /* QEMU's words to the command that asks for the end; NULL = not refused */
+    bool finalized;   /* our job-finalize, and what was sent behind it, has been answered */
     bool end_looked;  /* the graph was looked at since the job was seen to be over */
     unsigned changed; /* what is to be told when the next commit is durable */
 };

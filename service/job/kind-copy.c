@@ -102,7 +102,6 @@ static void add_removals(Job *j, QmpBatch *b) {
     qmp_batch_add(b, true, "blockdev-del", node_arg(image), -1);
     qmp_batch_add(b, true, "blockdev-del", node_arg(file), -1);
     add_fdset_removal(j, b, j->id);
-    domain_name_node(j->domain, image, NULL, NULL, false);
 }
 
 static bool writes_header(const Job *j) {
@@ -692,8 +691,27 @@ static void add_old_nodes(Job *j, QmpBatch *b) {
             uint64_t id = g_ascii_strtoull(*node + strlen("bj-01234567-"), NULL, 10);
             add_fdset_removal(j, b, id);
         }
-        domain_name_node(j->domain, *node, NULL, NULL, false);
     }
+}
+
+/* Sent right behind job-finalize: what is in use, because finalizing failed, QEMU refuses to remove. */
+static void copy_finalize(Job *j, QmpBatch *b) {
+    if (j->intent == INTENT_PIVOT)
+        add_old_nodes(j, b);
+    else
+        add_removals(j, b);
+}
+
+/* Their names are not needed any more. */
+static void forget_nodes(Job *j) {
+    g_autofree char *image = name_of(j, 't');
+
+    if (j->result != RESULT_PIVOTED) {
+        domain_name_node(j->domain, image, NULL, NULL, false);
+        return;
+    }
+    for (char **node = j->copy.old_nodes; node && *node; node++)
+        domain_name_node(j->domain, *node, NULL, NULL, false);
 }
 
 static void copy_clean(Job *j) {
@@ -702,6 +720,13 @@ static void copy_clean(Job *j) {
 
     if (!live) {
         clean_files(j);
+        return;
+    }
+    forget_nodes(j);
+    if (j->finalized &&
+        j->result == (j->intent == INTENT_PIVOT ? RESULT_PIVOTED : RESULT_FINISHED)) {
+        clean_files(j); /* the nodes went with it */
+        domain_look(j->domain, LOOK_ALL);
         return;
     }
     if (create_is_running(j)) {
@@ -727,6 +752,7 @@ const JobKind kind_copy = {
     .setup = copy_setup,
     .setup_look = copy_setup_look,
     .complete = copy_complete,
+    .finalize = copy_finalize,
     .prepare = copy_prepare,
     .clean = copy_clean,
     .may_decide = copy_may_decide,

@@ -8,7 +8,7 @@ from gi.repository import GLib
 from harness import *
 from scenes import *
 
-QUICK = "[Qemu]\nCommandTimeout=300ms\nGreetingTimeout=300ms\nReconnectMax=100ms\n"
+QUICK = "[Qemu]\nCommandTimeout=800ms\nGreetingTimeout=800ms\nReconnectMax=100ms\n"
 
 
 def scene(t, **more):

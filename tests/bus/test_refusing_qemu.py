@@ -165,10 +165,10 @@ def test_refused_dismissal_leaves_the_result_as_it_is_and_is_repeated_with_patie
         assert job.ErrorMessage == ""
         wait_until(lambda: "job-dismiss" in proxy.names()[-30:])
         assert count_in_a_second(proxy, "job-dismiss") <= 5, "hammering a QEMU that refuses"
-    refused(job.dismiss, "NotReady")
+    # The job may leave the bus; QEMU's part of it is not forgotten by that.
+    dismissed(job)
     proxy.on_command = None
     wait_until(lambda: not qemu.jobs(), what="job-dismiss")
-    wait_until(lambda: dismissed(job), what="Dismiss()")
     assert len(s.signals("JobFinished")) == 1
 
 

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 
-from process import BUILD, PATIENCE, REPO, DeadlinePassed, Process, run, wait_until
+from process import BUILD, PATIENCE, REPO, DeadlinePassed, Process, die_with_parent, run, wait_until
 
 GUEST_DIR = os.environ.get("BLOCKJOBD_GUEST", os.path.join(BUILD, "tests", "guest"))
 EMULATOR = os.environ.get("BLOCKJOBD_QEMU", "qemu-system-x86_64")
@@ -457,8 +457,8 @@ class FakeQmp:
         self.replies = {
             "qmp_capabilities": {}, "query-status": {"status": "running", "running": True, "singlestep": False},
             "query-jobs": [], "query-block-jobs": [], "query-block": [self.DISK], "query-named-block-nodes": [node],
-            "x-debug-query-block-graph": self.GRAPH, "query-fdsets": [], "query-migrate": {}, "query-block-exports": [], "query-iothreads": [],
-            "query-qmp-schema": [], "query-name": {"name": "fake"},
+            "x-debug-query-block-graph": self.GRAPH, "query-fdsets": [], "query-migrate": {}, "query-block-exports": [],
+            "query-iothreads": [], "query-qmp-schema": [], "query-name": {"name": "fake"},
             "query-uuid": {"UUID": "11111111-2222-3333-4444-555555555555"}, **(replies or {})}
         self.path, self.greeting, self.close_at = path, greeting, close_at
         self.received, self.connections = [], 0
@@ -468,8 +468,13 @@ class FakeQmp:
             os.unlink(path)
         self._listener.bind(path)
         os.chmod(path, 0o666)
-        self._listener.listen(8)
+        # The peer of a socket is who called listen(): a process of its own for each, as for real QEMUs.
+        self._process = subprocess.Popen(["sleep", "infinity"], stdin=subprocess.DEVNULL, preexec_fn=self._listen)
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def _listen(self):
+        die_with_parent()
+        self._listener.listen(8)
 
     def _accept(self):
         while True:
@@ -563,5 +568,7 @@ class FakeQmp:
     def stop(self):
         self._listener.close()
         self.disconnect()
+        self._process.kill()
+        self._process.wait()
         if os.path.exists(self.path):
             os.unlink(self.path)

@@ -325,7 +325,7 @@ def test_a_target_that_was_deleted_is_not_pivoted_to(t):
     qemu, s, disk = one_disk(t)
     job = disk.copy(t.path("new.qcow2")).wait("ready")
     os.unlink(t.path("new.qcow2"))
-    assert "does not exist" in refusal("BadTarget", job.pivot)
+    assert "not there any more" in refusal("BadTarget", job.pivot)
     assert job.State == "ready" and disk.Source == t.path("old.qcow2")
     # Another file under the same name is not it either.
     t.image("new.qcow2")
