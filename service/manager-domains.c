@@ -202,10 +202,9 @@ void manager_attach_link(Manager *m, Domain *d) {
     if (!a || a->defer || domain_is_live(d))
         return;
     if (domain_state(d) == DOMAIN_UNRESPONSIVE)
-        failure_set(
-            &a->failure, FAILURE_DOMAIN_UNRESPONSIVE,
-            "Nothing useful came from \"%s\" (%s); give the service a QMP socket of its own.",
-            domain_socket(d), domain_trouble(d));
+        failure_set(&a->failure, FAILURE_DOMAIN_UNRESPONSIVE,
+                    "Nothing useful came from \"%s\", give the service a QMP socket of its own: %s",
+                    domain_socket(d), domain_trouble(d));
     else
         failure_set(
             &a->failure, FAILURE_DOMAIN_NOT_RUNNING,

@@ -417,6 +417,8 @@ static void on_disk_removed(Disk *disk, void *userdata) {
 
     if (m->face && manager_is_attached(m, disk->domain))
         m->face->disk_removed(disk, m->face_data);
+    if (disk->node && !disk->job && domain_qmp(disk->domain))
+        copy_drop_image(disk->domain, disk->node);
 }
 
 /* The jobs of d, in an array of their own: advancing one may change the table. */

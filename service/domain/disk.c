@@ -307,6 +307,23 @@ void disks_from_json(Domain *d, const json_t *array) {
     }
 }
 
+bool disks_are_known(const Domain *d) {
+    GPtrArray *devices = view_devices(d->view);
+
+    for (guint i = 0; i < devices->len; i++) {
+        const QemuDevice *device = devices->pdata[i];
+        const Disk *disk = NULL;
+        for (guint n = 0; n < d->disks->len && !disk; n++)
+            if (g_str_equal(((Disk *) d->disks->pdata[n])->device, device->qdev))
+                disk = d->disks->pdata[n];
+        if (device->qdev[0] &&
+            (!disk || (device->root && g_strcmp0(device->root, disk->root) != 0 &&
+                       !view_skip_filters(d->view, device->root))))
+            return false;
+    }
+    return true;
+}
+
 void disks_update(Domain *d) {
     GPtrArray *devices = view_devices(d->view);
     bool changed = false;

@@ -11,6 +11,7 @@
 #include "log.h"
 
 #define BACKOFF_MIN (20 * USEC_PER_MSEC)
+#define PATROL (5 * USEC_PER_SEC)
 #define TIMER_ACCURACY (5 * USEC_PER_MSEC)
 
 static void link_connect(Domain *d);
@@ -294,6 +295,16 @@ static void remove_stale_fdsets(Domain *d) {
     g_array_set_size(d->stale_fdsets, 0);
 }
 
+/* No event tells that a disk was plugged (device_add), so that is looked for, at leisure. */
+static int on_patrol(sd_event_source *source, uint64_t usec, void *userdata) {
+    Domain *d = userdata;
+
+    if (d->live && !d->scope)
+        domain_look(d, LOOK_BLOCK);
+    arm_timer(d, &d->patrol, PATROL, on_patrol);
+    return 0;
+}
+
 static void look_complete(Domain *d) {
     unsigned scope = d->scope;
     bool first = !d->live;
@@ -311,10 +322,14 @@ static void look_complete(Domain *d) {
     d->live = true;
     d->unresponsive = false;
     set_state(d, d->run_state, "");
-    if (scope & LOOK_BLOCK)
+    if ((scope & LOOK_BLOCK) && !d->with_nodes && !disks_are_known(d))
+        domain_look(d, LOOK_ALL); /* plugged since: what it stands on is not known yet */
+    else if (scope & LOOK_BLOCK)
         disks_update(d);
     if (first)
         d->hooks.link_changed(d, d->userdata);
+    if (first)
+        arm_timer(d, &d->patrol, PATROL, on_patrol);
     d->hooks.looked(d, d->userdata);
     if (d->wanted && !d->scope)
         look_begin(d);
@@ -328,6 +343,11 @@ static void look_failed(Domain *d, const QmpError *error) {
         become_unresponsive(d);
     else {
         log_warning("Domain \"%s\": QEMU refuses a query: %s", d->name, error->text);
+        if (!d->live) {
+            g_autofree char *trouble = g_strdup_printf("QEMU refuses a query: %s", error->text);
+            set_state(d, DOMAIN_UNRESPONSIVE, trouble);
+            d->hooks.link_changed(d, d->userdata);
+        }
         arm_timer(d, &d->retry, USEC_PER_SEC, on_retry);
     }
 }
@@ -404,23 +424,26 @@ REPLY_HANDLER(on_status, d->status = json_incref(result))
 REPLY_HANDLER(on_jobs, d->jobs = json_incref(result))
 REPLY_HANDLER(on_block_jobs, d->block_jobs = json_incref(result))
 REPLY_HANDLER(on_block, view_set_block(d->view, result))
-REPLY_HANDLER(on_exports, view_set_exports(d->view, result))
-REPLY_HANDLER(on_iothreads, d->iothreads = json_array_size(result) > 0)
+
 REPLY_HANDLER(on_nodes, view_set_nodes(d->view, result))
 
-/* The command is unstable by name: a QEMU without it is served, without filters between device and image. */
-static void on_graph(QmpClient *c, json_t *result, const QmpError *error, void *userdata) {
-    Domain *d = userdata;
-
-    slot_answered(d);
-    if (error && error->error != 0) {
-        look_failed(d, error);
-        return;
+/* The same for what a QEMU need not have: a refusal counts as nothing there. */
+#define OPTIONAL_HANDLER(name, keep)                                                               \
+    static void name(QmpClient *c, json_t *result, const QmpError *error, void *userdata) {        \
+        Domain *d = userdata;                                                                      \
+        slot_answered(d);                                                                          \
+        if (error && error->error != 0) {                                                          \
+            look_failed(d, error);                                                                 \
+            return;                                                                                \
+        }                                                                                          \
+        keep;                                                                                      \
+        look_answered(d);                                                                          \
     }
-    if (result)
-        view_set_graph(d->view, result);
-    look_answered(d);
-}
+
+/* Unstable by name: without it filters between device and image are not seen. */
+OPTIONAL_HANDLER(on_graph, view_set_graph(d->view, result))
+OPTIONAL_HANDLER(on_exports, view_set_exports(d->view, result))
+OPTIONAL_HANDLER(on_iothreads, d->iothreads = json_array_size(result) > 0)
 
 static bool set_uuid(Domain *d, const json_t *result) {
     const char *uuid = json_string_value(json_object_get(result, "UUID"));
@@ -468,7 +491,8 @@ static void look_begin(Domain *d) {
     if (!domain_qmp(d) || d->scope)
         return;
     d->scope = d->wanted | (d->nodes_owed || !d->live ? LOOK_ALL : 0);
-    if (d->scope & LOOK_NODES)
+    d->with_nodes = d->scope & LOOK_NODES;
+    if (d->with_nodes)
         d->scope |= LOOK_JOBS | LOOK_DISKS;
     d->wanted = 0;
     d->failed = false;
@@ -540,11 +564,17 @@ static unsigned event_scope(const char *name, const json_t *data) {
         const char *name;
         unsigned scope;
     } events[] = {
-        {"STOP", LOOK_STATUS},         {"RESUME", LOOK_STATUS},
-        {"SHUTDOWN", LOOK_STATUS},     {"GUEST_PANICKED", LOOK_STATUS},
-        {"SUSPEND", LOOK_STATUS},      {"WAKEUP", LOOK_STATUS},
-        {"BLOCK_IO_ERROR", LOOK_JOBS}, {"BLOCK_JOB_ERROR", LOOK_JOBS},
-        {"DEVICE_DELETED", LOOK_ALL},  {"DEVICE_TRAY_MOVED", LOOK_ALL},
+        {"STOP", LOOK_STATUS},
+        {"RESUME", LOOK_STATUS},
+        {"SHUTDOWN", LOOK_STATUS},
+        {"GUEST_PANICKED", LOOK_STATUS},
+        {"SUSPEND", LOOK_STATUS},
+        {"WAKEUP", LOOK_STATUS},
+        {"BLOCK_EXPORT_DELETED", LOOK_EXPORTS},
+        {"BLOCK_IO_ERROR", LOOK_JOBS},
+        {"BLOCK_JOB_ERROR", LOOK_JOBS},
+        {"DEVICE_DELETED", LOOK_ALL},
+        {"DEVICE_TRAY_MOVED", LOOK_ALL},
     };
 
     if (g_str_equal(name, "JOB_STATUS_CHANGE"))
@@ -769,6 +799,7 @@ Domain *domain_free(Domain *d) {
     sd_event_source_disable_unref(d->reconnect);
     sd_event_source_disable_unref(d->socket_watch);
     sd_event_source_disable_unref(d->poll);
+    sd_event_source_disable_unref(d->patrol);
     sd_event_source_disable_unref(d->retry);
     fd_close(d->pidfd);
     disks_free(d);

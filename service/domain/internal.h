@@ -30,7 +30,7 @@ struct Domain {
     bool process_gone;
     Instance instance; /* pid 0 = unknown */
     int pidfd;
-    sd_event_source *pidfd_source, *reconnect, *socket_watch, *poll, *retry;
+    sd_event_source *pidfd_source, *reconnect, *socket_watch, *poll, *retry, *patrol;
     uint64_t backoff;
     uint64_t poll_interval;
 
@@ -44,6 +44,7 @@ struct Domain {
     uint64_t status_look; /* the last one with LOOK_STATUS */
     json_t *status, *jobs, *block_jobs;
     uint64_t create_look; /* the look in whose query-jobs our last blockdev-create is seen */
+    bool with_nodes;      /* the look under way was to have the nodes */
     bool nodes_owed;      /* a look at the nodes was asked for and was not safe */
     GPtrArray *slots;     /* of the look under way */
 
@@ -61,6 +62,8 @@ struct Domain {
 void disks_free(Domain *d);
 /* Brings the list of disks in line with the view. */
 void disks_update(Domain *d);
+/* Is every device of the view a disk already, and what it stands on known? */
+bool disks_are_known(const Domain *d);
 json_t *disks_to_json(const Domain *d);
 void disks_from_json(Domain *d, const json_t *array);
 void named_node_free(void *data);

@@ -75,6 +75,7 @@ static void told_ready(Job *j) {
 static void act_record_ready(Job *j) {
     job_transition(j, EVENT_IN_SYNC);
     j->ready = now_realtime();
+    domain_look(j->domain, LOOK_EXPORTS); /* known by the time somebody orders a pivot */
     job_commit(j, JOB_CHANGED_STATE, "", told_ready);
 }
 
@@ -82,7 +83,7 @@ static void act_order(Job *j) {
     g_auto(Failure) f = {0};
     JobIntent intent = j->on_ready == ON_READY_PIVOT ? INTENT_PIVOT : INTENT_FINISH;
 
-    if (j->kind->may_decide && !j->kind->may_decide(j, &f)) {
+    if (!job_check_exports(j, intent, &f) || (j->kind->may_decide && !j->kind->may_decide(j, &f))) {
         j->on_ready = ON_READY_WAIT;
         job_set_error(j, f.kind, "%s", f.message);
         job_commit(j, JOB_CHANGED_ON_READY, "the promised end cannot be had", NULL);

@@ -161,6 +161,7 @@ const QemuJob *job_in_qemu(const Job *j);
 /* Records the intent to pivot or to finish, and whether the guest will be stopped for it. */
 void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata);
 bool job_may_stop(const Job *j);
+bool job_check_exports(const Job *j, JobIntent intent, Failure *f);
 
 /* orders.c */
 /* The domain goes: callers that wait for QEMU are told so. */

@@ -555,16 +555,24 @@ static void warn_of_pause(Job *j) {
 }
 
 /* An NBD client that connects while the job is pending gets past QEMU 7.2's hold: an exported disk is not switched. */
-static bool exports_forbid(Job *j, bool not_yet) {
-    if (!not_yet || j->intent != INTENT_PIVOT ||
+bool job_check_exports(const Job *j, JobIntent intent, Failure *f) {
+    if (intent != INTENT_PIVOT || !j->domain || !j->copy.source_node ||
         !view_is_exported(domain_view(j->domain), j->copy.source_node))
+        return true;
+    return failure_set(f, FAILURE_NOT_SUPPORTED,
+                       "Disk \"%s\" has an export in QEMU (NBD or the like), whose clients would "
+                       "write past the switch: end "
+                       "the export (block-export-del), then pivot.",
+                       j->disk);
+}
+
+/* The export may be newer than the order: backed out while that is possible. */
+static bool exports_forbid(Job *j, bool not_yet) {
+    g_auto(Failure) f = {0};
+
+    if (!not_yet || job_check_exports(j, j->intent, &f))
         return false;
-    g_autofree char *message =
-        g_strdup_printf("Disk \"%s\" is exported over NBD, whose clients would write past the "
-                        "switch: end the export (block-export-del), "
-                        "then pivot again. The guest stays on its source.",
-                        j->disk);
-    job_back_out(j, FAILURE_NOT_SUPPORTED, message);
+    job_back_out(j, f.kind, f.message);
     return true;
 }
 

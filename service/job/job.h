@@ -86,6 +86,8 @@ bool copy_check(Disk *disk, const CopyOptions *o, Target **ret_target, uint64_t 
                 uint64_t *ret_needed, Failure *f);
 /* Makes the job; target and o's contents are taken. Not durable yet. */
 Job *copy_new(uint64_t id, Disk *disk, CopyOptions *o, Target *target, uint32_t owner_uid);
+/* A disk that stood on an image of ours was unplugged: its nodes, which nobody else knows, go; QEMU refuses if they are in use. */
+void copy_drop_image(Domain *d, const char *node);
 /* A job that somebody else started in QEMU. */
 Job *foreign_new(uint64_t id, Disk *disk, Domain *domain, const QemuJob *qjob);
 

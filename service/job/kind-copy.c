@@ -104,6 +104,21 @@ static void add_removals(Job *j, QmpBatch *b) {
     add_fdset_removal(j, b, j->id);
 }
 
+void copy_drop_image(Domain *d, const char *node) {
+    g_autofree char *tag = g_str_has_suffix(node, "-t") ? g_strndup(node, strlen(node) - 2) : NULL;
+    g_autofree char *prefix = g_strdup_printf("bj-%s-", domain_journal_identity(d));
+
+    if (!tag || !g_str_has_prefix(tag, prefix))
+        return;
+    g_autofree char *file = g_strconcat(tag, "-f", NULL);
+    uint64_t id = g_ascii_strtoull(tag + strlen(prefix), NULL, 10);
+    domain_send(d, NULL, "blockdev-del", node_arg(node), -1, NULL, NULL);
+    domain_send(d, NULL, "blockdev-del", node_arg(file), -1, NULL, NULL);
+    domain_send(d, NULL, "remove-fd", json_pack("{s:I}", "fdset-id", fdset_of(id)), -1, NULL, NULL);
+    domain_remove_fdset(d, fdset_of(id));
+    domain_name_node(d, node, NULL, NULL, false);
+}
+
 static bool writes_header(const Job *j) {
     return g_str_equal(j->copy.target_format, "qcow2") && j->copy.target_kind == TARGET_NEW;
 }

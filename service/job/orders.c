@@ -66,7 +66,8 @@ static bool check_in_sync(const Job *j, JobIntent intent, Failure *f) {
     if (j->io != IO_OK || j->paused)
         return failure_set(f, FAILURE_NOT_READY, "Job %" PRIu64 " is paused%s; resume it first.",
                            j->id, j->io != IO_OK ? " by an error" : "");
-    return check_link(j, f) && (!j->kind->may_decide || j->kind->may_decide(j, f));
+    return check_link(j, f) && job_check_exports(j, intent, f) &&
+           (!j->kind->may_decide || j->kind->may_decide(j, f));
 }
 
 void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata) {

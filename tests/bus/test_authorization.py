@@ -420,7 +420,7 @@ def test_shipped_example_of_rules_does_what_it_says(t):
     assert '"vm-ops"' in text and '"backup"' in text and '"/srv/copies/"' in text
     t.polkit(text.replace('"vm-ops"', '"games"').replace('"/srv/copies/"', f'"{t.path("srv")}/"'))
     s, _qemu, web = small(t, "web-1")
-    os_mkdir(t.path("srv"))
+    os.mkdir(t.path("srv"))
     _, mail = guest(t, s, "mail")
     games, backup = s.client(5, [60]), s.client(34, [34])
     refused(lambda: Disk(games, mail.disk().path).copy(t.path("srv/a")), "InteractiveAuthorizationRequired")
