@@ -316,9 +316,10 @@ bool disks_are_known(const Domain *d) {
         for (guint n = 0; n < d->disks->len && !disk; n++)
             if (g_str_equal(((Disk *) d->disks->pdata[n])->device, device->qdev))
                 disk = d->disks->pdata[n];
-        if (device->qdev[0] &&
-            (!disk || (device->root && g_strcmp0(device->root, disk->root) != 0 &&
-                       !view_skip_filters(d->view, device->root))))
+        bool same = disk && g_strcmp0(device->root, disk->root) == 0;
+        bool known = !device->root || g_hash_table_contains(d->named_nodes, device->root) ||
+                     view_skip_filters(d->view, device->root);
+        if (device->qdev[0] && !same && (!disk || !known))
             return false;
     }
     return true;

@@ -405,6 +405,7 @@ static void look_answered(Domain *d) {
 
 /* Slots of answered commands are gone: only the others may be cancelled. */
 static void slot_answered(Domain *d) {
+    d->answered = true;
     g_ptr_array_remove_index(d->slots, 0);
 }
 
@@ -495,7 +496,8 @@ static void look_begin(Domain *d) {
     if (d->with_nodes)
         d->scope |= LOOK_JOBS | LOOK_DISKS;
     d->wanted = 0;
-    d->failed = false;
+    d->later &= ~d->scope;
+    d->failed = d->answered = false;
     qmp_cork(d->qmp);
     look_send_all(d);
     qmp_uncork(d->qmp);
@@ -508,12 +510,16 @@ void domain_look(Domain *d, unsigned scope) {
     look_begin(d);
 }
 
+void domain_look_later(Domain *d, unsigned scope) {
+    d->later |= scope;
+}
+
 static int on_poll(sd_event_source *source, uint64_t usec, void *userdata) {
     Domain *d = userdata;
 
     if (d->poll_interval == 0)
         return 0;
-    domain_look(d, LOOK_JOBS);
+    domain_look(d, LOOK_JOBS | d->later);
     arm_timer(d, &d->poll, d->poll_interval, on_poll);
     return 0;
 }
@@ -549,9 +555,9 @@ static unsigned job_event_scope(const json_t *data) {
     if (!status || !id)
         return 0;
     if (g_str_equal(status, "ready"))
-        return LOOK_JOBS;
-    if (g_str_equal(status, "pending"))
         return LOOK_LIST;
+    if (g_str_equal(status, "pending")) /* a creation passes by there on its way to its end */
+        return ours && g_str_has_suffix(id, "-c") ? 0 : LOOK_LIST;
     if (g_str_equal(status, "concluded"))
         return ours && g_str_has_suffix(id, "-c") ? LOOK_LIST : LOOK_LIST | LOOK_DISKS;
     if (g_str_equal(status, "null") || (g_str_equal(status, "running") && !ours))
@@ -587,10 +593,15 @@ static unsigned event_scope(const char *name, const json_t *data) {
 
 static void on_event(QmpClient *c, const char *name, json_t *data, uint64_t timestamp,
                      void *userdata) {
+    Domain *d = userdata;
     unsigned scope = event_scope(name, data);
 
+    /* QEMU's main loop sends events and executes commands, so that a look without an answer yet comes after this. Only
+     * "ready" may come from the thread of a disk and overtake an answer: the next poll sees it. */
+    if (d->scope && !d->answered)
+        scope &= ~d->scope;
     if (scope)
-        domain_look(userdata, scope);
+        domain_look(d, scope);
 }
 
 /* ── connection ── */
@@ -683,7 +694,7 @@ static void on_disconnected(QmpClient *c, int error, const char *reason, void *u
     look_forget(d);
     d->qmp = qmp_free(d->qmp);
     d->live = d->unresponsive = d->named = d->guest_runs = false;
-    d->wanted = 0;
+    d->wanted = d->later = 0;
     d->create_look = 0; /* executed or dropped before the next greeting */
     if (d->retry)
         sd_event_source_set_enabled(d->retry, SD_EVENT_OFF);

@@ -151,6 +151,8 @@ uint64_t domain_status_number(const Domain *d);
 View *domain_view(Domain *d);
 /* Asks for a look; cheap and idempotent. */
 void domain_look(Domain *d, unsigned scope);
+/* The next poll is to have this, too: what nobody waits for. */
+void domain_look_later(Domain *d, unsigned scope);
 /* Number of the last completed look, and of the look that will contain everything sent so far (the next to start). */
 uint64_t domain_look_number(const Domain *d);
 uint64_t domain_look_next(const Domain *d);

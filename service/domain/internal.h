@@ -36,8 +36,10 @@ struct Domain {
 
     View *view;
     unsigned wanted;      /* scope asked for, not begun */
+    unsigned later;       /* scope that the next poll is to have, too */
     unsigned scope;       /* scope of the look under way; 0 = none */
     unsigned outstanding; /* its answers to come */
+    bool answered;        /* one has come */
     bool failed;          /* it will not be complete */
     bool named;           /* name and uuid were asked for on this connection */
     uint64_t looks;       /* completed */

@@ -58,8 +58,8 @@ void job_back_out(Job *j, FailureKind kind, const char *message) {
 static void told_running(Job *j) {
     if (j->kind->started)
         j->kind->started(j);
-    if (j->domain) /* the mirror's filter stands between device and image now */
-        domain_look(j->domain, LOOK_JOBS | LOOK_DISKS);
+    if (j->domain) /* the mirror's filter stands between device and image now; no step waits to see it */
+        domain_look_later(j->domain, LOOK_DISKS);
 }
 
 static void act_record_running(Job *j) {
@@ -125,7 +125,7 @@ static void act_complete(Job *j) {
     }
     j->kind->complete(j, b);
     j->asked = true;
-    batch_go(j, on_completed, 0);
+    batch_go(j, on_completed, LOOK_LIST); /* pending already, as a rule; else its event tells */
 }
 
 static void act_abort(Job *j);

@@ -384,13 +384,14 @@ static StepLink job_link(const Job *j) {
 }
 
 static StepRoot job_root(const Job *j) {
-    Disk *disk = domain_disk_by_device(j->domain, j->device);
+    /* From QEMU's answer itself: the published disk may be a look behind. */
+    const QemuDevice *device = view_device(domain_view(j->domain), j->device);
 
-    if (!disk || !disk->root)
+    if (!device || !device->root)
         return ROOT_OTHER;
     g_autofree char *target = g_strconcat(j->tag, "-t", NULL);
     const char *first =
-        view_first_of(domain_view(j->domain), disk->root, j->copy.source_node, target);
+        view_first_of(domain_view(j->domain), device->root, j->copy.source_node, target);
     if (!first)
         return ROOT_OTHER;
     return g_str_equal(first, target) ? ROOT_TARGET : ROOT_SOURCE;

@@ -82,7 +82,7 @@ void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata) 
     if (j->error != FAILURE_NONE) /* what an earlier attempt left */
         job_set_error(j, FAILURE_NONE, "%s", "");
     /* How much is left to copy, hence how long the guest would stand, is asked while the record is being written. */
-    job_look_again(j, LOOK_LIST | LOOK_PROGRESS | LOOK_EXPORTS);
+    job_look_again(j, LOOK_EXPORTS | (j->halted ? LOOK_LIST | LOOK_PROGRESS : 0));
     job_commit_order(j, JOB_CHANGED_STATE, j->halted ? "the guest will be stopped" : "", done,
                      userdata);
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What several files of this suite use: a service with small idle guests, jobs that stay where they are, a heartbeat."""
+"""What several files of this suite use: a service with small idle guests, jobs that stay as they are, a heartbeat."""
 import os
 import time
 from xml.etree import ElementTree
@@ -16,7 +16,7 @@ EMITS = "org.freedesktop.DBus.Property.EmitsChangedSignal"
 
 
 def small(t, name="web", disks=1, config="", fill="256k"):
-    """(service, qemu, domain): an idle guest with disks of 1 MiB. Targets below t.path("copies") are in a TargetFolder."""
+    """(service, qemu, domain): an idle guest with disks of 1 MiB. t.path("copies") is one of the TargetFolders."""
     os.makedirs(t.path("copies"), exist_ok=True)
     s = t.services[0] if t.services else t.service(f"[Service]\nTargetFolders={t.path('copies')}\n{config}")
     return (s, *guest(t, s, name, disks, fill))

@@ -104,7 +104,8 @@ def test_code_2_wrong_usage(t):
             (["copy", "web", "vda", t.path("copies/x"), "--granularity=3"], "granularity"),
             (["set-speed", "1", "much"], "no rate"), (["list", "--json=xml"], "xml"), (["attach"], "socket"),
             (["show", "-p"], "needs a value"), (["wait", "1", "--timeout=soon"], "soon"),
-            (["copy", "web", "vda", "--fd=99"], "descriptor"), (["move", "web", "vda", "/x", "--on-ready=finish"], "move")]:
+            (["copy", "web", "vda", "--fd=99"], "descriptor"),
+            (["move", "web", "vda", "/x", "--on-ready=finish"], "move")]:
         ctl(t, USAGE, *args, text=text)
     assert not s.jobs()
 

@@ -140,8 +140,8 @@ def test_policy_keeps_nothing_where_damage_is_done(t):
 
 def test_contract_and_manual_name_every_action_and_no_other(t):
     names = set(policy_actions())
-    for path in [f"{REPO}/docs/org.blockjob1.5", f"{REPO}/docs/blockjobd.8", *glob.glob(f"{REPO}/dbus-interfaces/*.xml"),
-                 f"{REPO}/polkit/50-blockjobd-example.rules"]:
+    for path in [f"{REPO}/docs/org.blockjob1.5", f"{REPO}/docs/blockjobd.8",
+                 *glob.glob(f"{REPO}/dbus-interfaces/*.xml"), f"{REPO}/polkit/50-blockjobd-example.rules"]:
         with open(path) as f:
             text = f.read().replace("\\-", "-")
         # Interfaces and the name itself have a capital or nothing behind the dot.

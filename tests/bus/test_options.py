@@ -3,6 +3,7 @@
 nothing has happened."""
 import os
 import re
+import socket
 
 from gi.repository import GLib
 from harness import *
@@ -243,7 +244,6 @@ def test_descriptors_that_are_no_target_are_refused(t):
 
 def test_socket_descriptors_that_are_no_qmp_are_refused(t):
     s = t.service("[Qemu]\nGreetingTimeout=200ms\n")
-    import socket
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     ours, theirs = socket.socketpair()
     with open("/dev/null") as null:

@@ -242,7 +242,7 @@ def test_answers_that_never_come_make_the_job_wait(t):
 
 
 def test_connection_that_breaks_at_each_command_of_a_copy_costs_nothing(t):
-    """One copy from beginning to end; each of QEMU's commands breaks the connection once, before or after it is done."""
+    """One copy from beginning to end; each of QEMU's commands breaks the connection once before and once after it."""
     s, _other, other = small(t, "other", config="[Qemu]\nReconnectMax=100ms\n")
     qemu = t.qemu("web", [t.image("web0.qcow2", size="1M", fill="256k")])
     proxy = QmpProxy(t, qemu)

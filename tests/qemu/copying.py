@@ -41,15 +41,21 @@ def pivoted(job):
     return job.wait_result("pivoted")
 
 
+# What QEMU takes when it is not told.
+DEFAULTS = {"blockdev-add": {"discard": "ignore", "detect-zeroes": "off", "aio": "threads"},
+            "blockdev-mirror": {"copy-mode": "background", "speed": 0, "on-source-error": "report",
+                                "on-target-error": "report"}}
+
+
 def told(qemu, command):
-    """Arguments of each such command that QEMU was given; it must have been started with TRACE."""
+    """Arguments of each such command that QEMU was given, with its defaults; it must have been started with TRACE."""
     found = []
     for line in qemu.process.log().splitlines():
         m = re.match(r"handle_qmp_command mon \S+ req: (.*)$", line)
         if m:
             message = json.loads(m[1])
             if message.get("execute") == command:
-                found.append(message.get("arguments", {}))
+                found.append({**DEFAULTS.get(command, {}), **message.get("arguments", {})})
     return found
 
 
