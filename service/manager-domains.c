@@ -203,8 +203,9 @@ void manager_attach_link(Manager *m, Domain *d) {
         return;
     if (domain_state(d) == DOMAIN_UNRESPONSIVE)
         failure_set(&a->failure, FAILURE_DOMAIN_UNRESPONSIVE,
-                    "Nothing useful came from \"%s\", give the service a QMP socket of its own: %s",
-                    domain_socket(d), domain_trouble(d));
+                    "Nothing useful came from %s, give the service a QMP socket of its own: %s%s",
+                    domain_socket(d)[0] ? domain_socket(d) : "the descriptor", domain_trouble(d),
+                    g_str_has_prefix(domain_trouble(d), "QEMU refuses") ? "" : ".");
     else
         failure_set(
             &a->failure, FAILURE_DOMAIN_NOT_RUNNING,

@@ -210,9 +210,17 @@ static bool set_string(char **slot, const char *value) {
     return true;
 }
 
+/* The image under the filters of a device. A node of ours that the graph does not have yet is one. */
+static const char *device_image(const Domain *d, const QemuDevice *device) {
+    if (!device->root)
+        return NULL;
+    const char *node = view_skip_filters(d->view, device->root);
+    return !node && g_hash_table_contains(d->named_nodes, device->root) ? device->root : node;
+}
+
 static unsigned disk_set_image(Disk *disk, const QemuDevice *device) {
     Domain *d = disk->domain;
-    const char *node = device->root ? view_skip_filters(d->view, device->root) : NULL;
+    const char *node = device_image(d, device);
     const QemuNode *image = node ? view_node(d->view, node) : NULL;
     const NamedNode *ours = node ? g_hash_table_lookup(d->named_nodes, node) : NULL;
     g_autofree char *path = node ? image_path(d, node) : g_strdup("");
@@ -249,7 +257,7 @@ static unsigned disk_set_image(Disk *disk, const QemuDevice *device) {
 
 static void disk_add(Domain *d, const QemuDevice *device) {
     Disk *disk = g_new0(Disk, 1);
-    const char *node = device->root ? view_skip_filters(d->view, device->root) : NULL;
+    const char *node = device_image(d, device);
     g_autofree char *source = node ? image_path(d, node) : g_strdup("");
 
     disk->domain = d;

@@ -82,6 +82,9 @@ bool domain_fears_write_blocking(const Domain *d) {
 uint64_t domain_status_number(const Domain *d) {
     return d->status_look;
 }
+uint64_t domain_block_number(const Domain *d) {
+    return d->block_look;
+}
 View *domain_view(Domain *d) {
     return d->view;
 }
@@ -319,6 +322,8 @@ static void look_complete(Domain *d) {
     d->looks++;
     if (scope & LOOK_STATUS)
         d->status_look = d->looks;
+    if (scope & LOOK_BLOCK)
+        d->block_look = d->looks;
     d->live = true;
     d->unresponsive = false;
     set_state(d, d->run_state, "");

@@ -147,6 +147,7 @@ bool domain_fears_write_blocking(const Domain *d);
 bool domain_guest_runs(const Domain *d);
 /* Number of the last look that asked for that (LOOK_STATUS). */
 uint64_t domain_status_number(const Domain *d);
+uint64_t domain_block_number(const Domain *d); /* (LOOK_BLOCK) */
 
 View *domain_view(Domain *d);
 /* Asks for a look; cheap and idempotent. */

@@ -43,6 +43,7 @@ struct Domain {
     bool failed;          /* it will not be complete */
     bool named;           /* name and uuid were asked for on this connection */
     uint64_t looks;       /* completed */
+    uint64_t block_look;  /* the last one with LOOK_BLOCK */
     uint64_t status_look; /* the last one with LOOK_STATUS */
     json_t *status, *jobs, *block_jobs;
     uint64_t create_look; /* the look in whose query-jobs our last blockdev-create is seen */

@@ -378,6 +378,8 @@ static StepLink job_link(const Job *j) {
             return LINK_GONE;
         return domain_look_number(j->domain) >= j->fresh ? LINK_LIVE : LINK_UNKNOWN;
     }
+    if (domain_state(j->domain) == DOMAIN_CONNECTING)
+        return LINK_UNKNOWN; /* after a restart: who answers at the socket is about to be known */
     if (same ? domain_process_gone(j->domain) : instance_is_gone(&j->instance))
         return LINK_GONE;
     return LINK_UNKNOWN;
@@ -586,7 +588,8 @@ static bool job_note_look(Job *j, StepFacts *f) {
 
     /* The list of jobs may be newer than the graph: which image the guest stands on is read after the end, not before. */
     if (over && j->result == RESULT_NONE && job_is_active(j) && j->state != JOB_QUEUED &&
-        j->state != JOB_PREPARING && !j->end_looked) {
+        j->state != JOB_PREPARING &&
+        (!j->end_looked || domain_block_number(j->domain) < j->fresh)) {
         j->end_looked = true;
         job_look_again(j, LOOK_JOBS | LOOK_DISKS);
         return false;

@@ -47,8 +47,10 @@ static bool setup_answered(Job *j, const QmpBatchResult *result) {
     if (result->error == -EREMOTEIO && !j->copy.aio && strstr(result->text, "native AIO")) {
         /* Our own default, and the host has no AIO contexts left (fs.aio-max-nr). */
         j->copy.aio = g_strdup("threads");
-        job_warn(j, "Native AIO is not to be had, the target is written with aio=threads: %s",
-                 result->text);
+        job_warn(
+            j,
+            "Native AIO is not to be had, so the target is written with aio=threads. QEMU says: %s",
+            result->text);
         j->stage = SETUP_IDLE;
         job_look_again(j, LOOK_LIST);
         job_action_done(j);

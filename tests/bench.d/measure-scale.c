@@ -267,7 +267,7 @@ static int on_owner(sd_bus_message *m, void *userdata, sd_bus_error *error) {
     Return *r = userdata;
 
     must(sd_bus_message_read(m, "sss", &name, &old, &new), "NameOwnerChanged");
-    if (new[0] && r->owned == 0)
+    if (strcmp(name, NAME) == 0 && new[0] && r->owned == 0)
         r->owned = now_ns();
     return 0;
 }
