@@ -559,13 +559,17 @@ static void warn_of_pause(Job *j) {
 
 /* An NBD client that connects while the job is pending gets past QEMU 7.2's hold: an exported disk is not switched. */
 bool job_check_exports(const Job *j, JobIntent intent, Failure *f) {
+    /* The mirror's filter has taken the source's place under its users, and may not be in the graph yet. */
+    g_autofree char *filter = g_strconcat(j->tag, "-m", NULL);
+
     if (intent != INTENT_PIVOT || !j->domain || !j->copy.source_node ||
-        !view_is_exported(domain_view(j->domain), j->copy.source_node))
+        (!view_is_exported(domain_view(j->domain), j->copy.source_node) &&
+         !view_is_exported(domain_view(j->domain), filter)))
         return true;
     return failure_set(f, FAILURE_NOT_SUPPORTED,
                        "Disk \"%s\" has an export in QEMU (NBD or the like), whose clients would "
-                       "write past the switch: end "
-                       "the export (block-export-del), then pivot.",
+                       "write past the switch: "
+                       "end the export (block-export-del), then pivot.",
                        j->disk);
 }
 

@@ -255,7 +255,7 @@ FINISH = [
     ("pending", Point(1, "journal.db-wal", behind='"block-job-cancel"'), "pending", False),
     ("decided", Point(1, '"job-finalize"'), "pending", False),
     ("finalize, cont and what follows are sent", Point(1, '"job-finalize"', after=True), SENT, None),
-    ("not dismissed", Point(2, '"job-dismiss"'), "concluded", True),
+    ("not dismissed", Point(3, '"job-dismiss"'), "concluded", True),
 ]
 
 
