@@ -87,18 +87,6 @@ static bool load_config(const Arguments *a, Config **ret) {
     return true;
 }
 
-static int on_name_owned(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-    Bus *bus = userdata;
-
-    if (sd_bus_message_is_method_error(m, NULL)) {
-        log_error("The name org.blockjob1 cannot be had: %s", sd_bus_message_get_error(m)->message);
-        return sd_event_exit(sd_bus_get_event(sd_bus_message_get_bus(m)), EXIT_FAILURE);
-    }
-    bus_announce(bus);
-    sd_notify(false, "READY=1");
-    return 0;
-}
-
 static int on_bus_closed(sd_bus_message *m, void *userdata, sd_bus_error *error) {
     log_error("The message bus has closed the connection; the service exits. Jobs go on in QEMU.");
     return sd_event_exit(userdata, EXIT_FAILURE);
@@ -129,10 +117,19 @@ static int serve(sd_event *event, Config *config) {
         r = sd_bus_match_signal_async(bus, NULL, "org.freedesktop.DBus.Local",
                                       "/org/freedesktop/DBus/Local", "org.freedesktop.DBus.Local",
                                       "Disconnected", on_bus_closed, NULL, event);
-    if (r >= 0)
+    /* Callers find everything that the journal has before the first QEMU is heard: a hundred of them, answering with a
+     * higher priority, would keep the name waiting. The loop does not run yet, so this call may wait. */
+    if (r >= 0) {
+        r = sd_bus_request_name(bus, "org.blockjob1", 0);
+        if (r < 0)
+            log_error("The name org.blockjob1 cannot be had: %s", g_strerror(-r));
+    }
+    if (r >= 0) {
+        bus_announce(face);
         r = manager_start(manager);
+    }
     if (r >= 0)
-        r = sd_bus_request_name_async(bus, NULL, "org.blockjob1", 0, on_name_owned, face);
+        sd_notify(false, "READY=1");
     if (r >= 0)
         r = sd_event_loop(event);
     sd_notify(false, "STOPPING=1");

@@ -590,6 +590,9 @@ int manager_start(Manager *m) {
         g_ptr_array_add(jobs, value);
     for (guint i = 0; i < jobs->len; i++)
         job_advance(jobs->pdata[i]);
+    g_hash_table_iter_init(&iter, m->domains);
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        domain_connect(value);
     manager_watch_sockets(m);
     return sd_event_add_time_relative(m->event, &m->housekeeping, CLOCK_MONOTONIC, HOUSEKEEPING,
                                       USEC_PER_SEC, on_housekeeping, m);

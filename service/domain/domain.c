@@ -798,12 +798,15 @@ int domain_restore(sd_event *event, Journal *journal, const DomainParams *p, con
     if (!record_parse(d, document))
         return -EBADMSG;
     d->process_gone = instance_is_gone(&d->instance);
-    if (d->socket[0])
-        link_connect(d);
-    else
+    if (!d->socket[0])
         d->state = DOMAIN_DISCONNECTED;
     *ret = g_steal_pointer(&d);
     return 0;
+}
+
+void domain_connect(Domain *d) {
+    if (d->socket[0])
+        link_connect(d);
 }
 
 Domain *domain_free(Domain *d) {

@@ -108,9 +108,11 @@ typedef struct {
 /* Makes the domain and starts connecting; nothing is durable yet: domain_save(). */
 int domain_new(sd_event *event, Journal *journal, const DomainParams *params,
                const DomainHooks *hooks, void *userdata, Domain **ret);
-/* From the journal's document; params gives name and time-outs. Starts connecting. -EBADMSG for a document that is none. */
+/* From the journal's document; params gives name and time-outs. Does not connect yet: domain_connect(). -EBADMSG for a
+ * document that is none. */
 int domain_restore(sd_event *event, Journal *journal, const DomainParams *params,
                    const char *document, const DomainHooks *hooks, void *userdata, Domain **ret);
+void domain_connect(Domain *d);
 Domain *domain_free(Domain *d);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Domain, domain_free)
 /* Hands the domain's record to the journal; forget = delete it there. */
