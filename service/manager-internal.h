@@ -15,7 +15,8 @@ struct Manager {
     GPtrArray *attaching; /* Attaching*, not in domains yet */
     const ManagerFace *face;
     void *face_data;
-    sd_event_source *housekeeping, *socket_watch, *sweep;
+    sd_event_source *housekeeping, *socket_watch, *sweep, *connect;
+    GPtrArray *to_connect; /* names of restored domains whose turn has not come */
 };
 
 extern const JobHooks manager_job_hooks;

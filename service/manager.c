@@ -466,6 +466,8 @@ static void on_domain_link(Domain *d, void *userdata) {
         manager_attach_link(m, d);
         return;
     }
+    if (m->to_connect->len > 0 && m->connect) /* one has answered, or will not: the next ones */
+        sd_event_source_set_time_relative(m->connect, 0);
     g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
     for (guint i = 0; i < jobs->len; i++)
         job_link_changed(jobs->pdata[i]);
@@ -558,6 +560,7 @@ int manager_new(sd_event *event, Config *config, Manager **ret) {
     m->domains = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, free_domain);
     m->jobs = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, free_job);
     m->attaching = g_ptr_array_new();
+    m->to_connect = g_ptr_array_new_with_free_func(g_free);
     int r = journal_open(event, config->state_dir, on_journal_changed, m, &why, &m->journal);
     if (r < 0) {
         log_error("%s", why.message ? why.message : g_strerror(-r));
@@ -580,6 +583,55 @@ static int on_housekeeping(sd_event_source *source, uint64_t usec, void *userdat
     return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }
 
+/* ── connecting what was restored ── */
+
+/* A few at a time: a hundred QEMUs that answer at once, with a higher priority than the bus, would keep callers waiting. */
+#define CONNECT_AT_ONCE 6
+#define CONNECT_PACE (30 * USEC_PER_MSEC) /* … and a few more, whether those have answered or not */
+
+static void connect_some(Manager *m) {
+    for (unsigned n = 0; n < CONNECT_AT_ONCE && m->to_connect->len > 0; n++) {
+        g_autofree char *name = g_ptr_array_steal_index(m->to_connect, 0);
+        Domain *d = g_hash_table_lookup(m->domains, name);
+        if (d)
+            domain_connect(d);
+    }
+}
+
+static int on_connect(sd_event_source *source, uint64_t usec, void *userdata) {
+    Manager *m = userdata;
+
+    connect_some(m);
+    if (m->to_connect->len == 0)
+        return 0;
+    sd_event_source_set_time_relative(source, CONNECT_PACE);
+    return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+/* First those whose guests may be held by a switch. */
+static void connect_begin(Manager *m) {
+    GHashTableIter iter;
+    void *value;
+
+    for (int urgent = 1; urgent >= 0; urgent--) {
+        g_hash_table_iter_init(&iter, m->domains);
+        while (g_hash_table_iter_next(&iter, NULL, &value)) {
+            g_autoptr(GPtrArray) jobs = manager_jobs_of(m, value);
+            bool switching = false;
+            for (guint i = 0; i < jobs->len; i++) {
+                JobState state = job_state(jobs->pdata[i]);
+                switching |=
+                    state == JOB_PIVOTING || state == JOB_FINISHING || state == JOB_CANCELLING;
+            }
+            if (switching == (urgent == 1))
+                g_ptr_array_add(m->to_connect, g_strdup(domain_name(value)));
+        }
+    }
+    connect_some(m);
+    sd_event_add_time_relative(m->event, &m->connect, CLOCK_MONOTONIC, CONNECT_PACE, USEC_PER_MSEC,
+                               on_connect, m);
+}
+
 int manager_start(Manager *m) {
     g_autoptr(GPtrArray) jobs = g_ptr_array_new();
     GHashTableIter iter;
@@ -590,9 +642,7 @@ int manager_start(Manager *m) {
         g_ptr_array_add(jobs, value);
     for (guint i = 0; i < jobs->len; i++)
         job_advance(jobs->pdata[i]);
-    g_hash_table_iter_init(&iter, m->domains);
-    while (g_hash_table_iter_next(&iter, NULL, &value))
-        domain_connect(value);
+    connect_begin(m);
     manager_watch_sockets(m);
     return sd_event_add_time_relative(m->event, &m->housekeeping, CLOCK_MONOTONIC, HOUSEKEEPING,
                                       USEC_PER_SEC, on_housekeeping, m);
@@ -605,6 +655,8 @@ Manager *manager_free(Manager *m) {
     sd_event_source_disable_unref(m->housekeeping);
     sd_event_source_disable_unref(m->socket_watch);
     sd_event_source_disable_unref(m->sweep);
+    sd_event_source_disable_unref(m->connect);
+    g_ptr_array_unref(m->to_connect);
     manager_free_attaching(m);
     /* Jobs and domains forget their continuations first; what they handed over is written all the same. */
     g_hash_table_unref(m->jobs);
