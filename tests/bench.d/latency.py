@@ -33,7 +33,7 @@ def writes(qemu):
 def start(stage, name, guest):
     qemu = stage.test.qemu(name, [disk_make(stage.path(f"{name}-0.qcow2"), guest)], idle=not guest)
     if guest:
-        wait_until(lambda: writes(qemu) > 100, 60, "the guest to write")
+        wait_until(lambda: writes(qemu) > 20, 120, "the guest to write")
     return qemu
 
 
