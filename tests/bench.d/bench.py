@@ -4,6 +4,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -25,6 +26,8 @@ def main():
     p.add_argument("--domains", type=int, default=100, metavar="N", help="scale: idle QEMUs with one disk each (100)")
     p.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     options = p.parse_args()
+    # So that nothing is left behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     report = Report(quiet=options.json)
     try:
         for what in options.what:

@@ -69,7 +69,8 @@ class Stage:
         return json.loads(p.stdout)
 
     def _last_words(self):
-        return "".join(f"\n{s.process.name}: {s.log()[-3000:]}" for s in self.test.services if s.process)
+        return "".join(f"\n{s.process.name} ({'runs' if s.process.alive else f'ended with {s.process.returncode}'}): "
+                       f"{s.log()[-3000:]}" for s in self.test.services if s.process)
 
 
 def median(values):
