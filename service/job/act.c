@@ -75,7 +75,8 @@ static void told_ready(Job *j) {
 static void act_record_ready(Job *j) {
     job_transition(j, EVENT_IN_SYNC);
     j->ready = now_realtime();
-    domain_look(j->domain, LOOK_EXPORTS); /* known by the time somebody orders a pivot */
+    domain_look(j->domain,
+                LOOK_LIST | LOOK_PROGRESS | LOOK_EXPORTS); /* known by the time of an order */
     job_commit(j, JOB_CHANGED_STATE, "", told_ready);
 }
 
@@ -288,6 +289,9 @@ static void act_conclude(Job *j) {
     j->finished = now_realtime();
     j->io = IO_OK;
     j->paused = j->halted = false;
+    if (j->result == RESULT_PIVOTED || j->result == RESULT_FINISHED)
+        j->progress.done =
+            j->progress.total; /* the target has everything, whenever it was counted last */
     j->progress.rate = 0;
     j->progress.expected_end = 0;
     /* Where its disk stands now must be known as long as how the job ended: one transaction. */
