@@ -352,6 +352,26 @@ void manager_sweep_domains_later(Manager *m) {
 
 /* ── the socket folder ── */
 
+typedef struct {
+    Manager *manager;
+    Domain *domain; /* forgotten only by a later record, so it is still there */
+} Found;
+
+/* Told when it is remembered, like a domain that was attached by call. */
+static void on_found_durable(int error, void *userdata) {
+    g_autofree Found *found = userdata;
+    Manager *m = found->manager;
+
+    if (error < 0)
+        return;
+    log_info("Domain \"%s\" found (\"%s\").", domain_name(found->domain),
+             domain_socket(found->domain));
+    if (m->face) {
+        m->face->domain_added(found->domain, m->face_data);
+        counts_changed(m);
+    }
+}
+
 static void attach_found(Manager *m, const char *file) {
     g_autofree char *name =
         g_str_has_suffix(file, ".sock") ? g_strndup(file, strlen(file) - strlen(".sock")) : NULL;
@@ -375,12 +395,9 @@ static void attach_found(Manager *m, const char *file) {
     if (domain_new(m->event, m->journal, &p, &manager_domain_hooks, m, &d) < 0)
         return;
     g_hash_table_insert(m->domains, g_strdup(name), d);
-    domain_save(d, NULL, NULL, NULL);
-    log_info("Domain \"%s\" found (\"%s\").", name, path);
-    if (m->face) {
-        m->face->domain_added(d, m->face_data);
-        counts_changed(m);
-    }
+    Found *found = g_new0(Found, 1);
+    *found = (Found){m, d};
+    domain_save(d, on_found_durable, found, NULL);
 }
 
 static int on_socket_folder(sd_event_source *source, const struct inotify_event *event,
