@@ -79,6 +79,10 @@ bool domain_fears_write_blocking(const Domain *d) {
     sscanf(d->version, "%u.%u", &major, &minor);
     return d->iothreads && (major < 8 || (major == 8 && minor < 2));
 }
+uint64_t domain_guest_stood(const Domain *d, uint64_t since) {
+    return d->stopped_at >= since && d->resumed_at > d->stopped_at ? d->resumed_at - d->stopped_at
+                                                                   : 0;
+}
 uint64_t domain_status_number(const Domain *d) {
     return d->status_look;
 }
@@ -601,6 +605,10 @@ static void on_event(QmpClient *c, const char *name, json_t *data, uint64_t time
     Domain *d = userdata;
     unsigned scope = event_scope(name, data);
 
+    if (g_str_equal(name, "STOP"))
+        d->stopped_at = timestamp;
+    else if (g_str_equal(name, "RESUME"))
+        d->resumed_at = timestamp;
     /* QEMU's main loop sends events and executes commands, so that a look without an answer yet comes after this. Only
      * "ready" may come from the thread of a disk and overtake an answer: the next poll sees it. */
     if (d->scope && !d->answered)

@@ -147,6 +147,9 @@ const Instance *domain_instance(const Domain *d);
 /* QEMU before 8.2 crashes with write-blocking mirrors on disks of iothreads (8 of 10 runs on 7.2). */
 bool domain_fears_write_blocking(const Domain *d);
 bool domain_guest_runs(const Domain *d);
+/* How long the guest stood last (µs), by the times of QEMU's own STOP and RESUME events, if it was stopped at or after since
+ * (CLOCK_REALTIME) and runs again; else 0. */
+uint64_t domain_guest_stood(const Domain *d, uint64_t since);
 /* Number of the last look that asked for that (LOOK_STATUS). */
 uint64_t domain_status_number(const Domain *d);
 uint64_t domain_block_number(const Domain *d); /* (LOOK_BLOCK) */

@@ -27,6 +27,7 @@ struct Domain {
     bool unresponsive;            /* the last deadline passed without an answer */
     bool iothreads;               /* it has some */
     bool guest_runs;
+    uint64_t stopped_at, resumed_at; /* of the last STOP and RESUME, QEMU's CLOCK_REALTIME */
     bool process_gone;
     Instance instance; /* pid 0 = unknown */
     int pidfd;

@@ -138,3 +138,13 @@ class Heartbeat:
         times, allowed = sorted(self.times), max(1, len(self.times) // 20)
         late = times[-1 - allowed] if len(times) > allowed else 0
         assert late < self.limit, f"other domains were disturbed: {late:.3f} s, of {len(times)} calls"
+
+
+def dismissed(job):
+    """Whether the job could be dismissed; for wait_until()."""
+    try:
+        job.dismiss()
+        return True
+    except BusError as e:
+        assert e.short == "NotReady", e
+        return False

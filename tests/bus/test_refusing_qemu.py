@@ -172,15 +172,6 @@ def test_refused_dismissal_leaves_the_result_as_it_is_and_is_repeated_with_patie
     assert len(s.signals("JobFinished")) == 1
 
 
-def dismissed(job):
-    try:
-        job.dismiss()
-        return True
-    except BusError as e:
-        assert e.short == "NotReady", e
-        return False
-
-
 def test_refused_cancel_is_repeated_with_patience(t):
     _s, qemu, proxy, _domain, other, job = ready_job(t)
     proxy.refuse("job-cancel", text=WORDS)
