@@ -1,20 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The life of a domain: its record, its connection, and the looks at QEMU. */
+/* The life of a domain: its record, and the looks at QEMU. */
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/inotify.h>
-#include <sys/pidfd.h>
 
 #include "domain/internal.h"
 #include "log.h"
 
-#define BACKOFF_MIN (20 * USEC_PER_MSEC)
 #define PATROL (5 * USEC_PER_SEC)
 #define TIMER_ACCURACY (5 * USEC_PER_MSEC)
-
-static void link_connect(Domain *d);
 
 static const char *const state_names[_DOMAIN_STATE_MAX] = {
 #define X(id, name) [DOMAIN_##id] = name,
@@ -206,7 +200,7 @@ static bool record_parse(Domain *d, const char *document) {
 
 /* ── state ── */
 
-static void set_state(Domain *d, DomainState state, const char *trouble) {
+void domain_set_state(Domain *d, DomainState state, const char *trouble) {
     bool changed = d->state != state;
 
     if (!g_str_equal(d->trouble, trouble)) {
@@ -244,7 +238,7 @@ static DomainState state_from_status(const json_t *status, bool *ret_runs) {
 
 /* ── looks ── */
 
-static void look_forget(Domain *d) {
+void domain_forget_look(Domain *d) {
     for (guint i = 0; i < d->slots->len; i++)
         qmp_slot_cancel(d->slots->pdata[i]);
     g_ptr_array_set_size(d->slots, 0);
@@ -260,7 +254,7 @@ static int on_retry(sd_event_source *source, uint64_t usec, void *userdata) {
     return 0;
 }
 
-static void arm_timer(Domain *d, sd_event_source **source, uint64_t delay,
+void domain_arm_timer(Domain *d, sd_event_source **source, uint64_t delay,
                       sd_event_time_handler_t handler) {
     if (!*source) {
         int r = sd_event_add_time_relative(d->event, source, CLOCK_MONOTONIC, delay, TIMER_ACCURACY,
@@ -279,9 +273,9 @@ static void become_unresponsive(Domain *d) {
         log_event(LOG_WARNING, MESSAGE_DOMAIN_UNRESPONSIVE,
                   "Domain \"%s\" does not answer; its jobs wait, and go on when it does.", d->name);
     d->unresponsive = true;
-    set_state(d, DOMAIN_UNRESPONSIVE, "QEMU does not answer");
+    domain_set_state(d, DOMAIN_UNRESPONSIVE, "QEMU does not answer");
     d->hooks.link_changed(d, d->userdata);
-    arm_timer(d, &d->retry, USEC_PER_SEC, on_retry);
+    domain_arm_timer(d, &d->retry, USEC_PER_SEC, on_retry);
 }
 
 static void look_begin(Domain *d);
@@ -308,7 +302,7 @@ static int on_patrol(sd_event_source *source, uint64_t usec, void *userdata) {
 
     if (d->live && !d->scope)
         domain_look(d, LOOK_BLOCK);
-    arm_timer(d, &d->patrol, PATROL, on_patrol);
+    domain_arm_timer(d, &d->patrol, PATROL, on_patrol);
     return 0;
 }
 
@@ -322,7 +316,7 @@ static void look_complete(Domain *d) {
         d->run_state = state_from_status(d->status, &d->guest_runs);
     if (d->guest_runs)
         remove_stale_fdsets(d);
-    look_forget(d);
+    domain_forget_look(d);
     d->looks++;
     if (scope & LOOK_STATUS)
         d->status_look = d->looks;
@@ -330,7 +324,7 @@ static void look_complete(Domain *d) {
         d->block_look = d->looks;
     d->live = true;
     d->unresponsive = false;
-    set_state(d, d->run_state, "");
+    domain_set_state(d, d->run_state, "");
     if ((scope & LOOK_BLOCK) && !d->with_nodes && !disks_are_known(d))
         domain_look(d, LOOK_ALL); /* plugged since: what it stands on is not known yet */
     else if (scope & LOOK_BLOCK)
@@ -338,14 +332,14 @@ static void look_complete(Domain *d) {
     if (first)
         d->hooks.link_changed(d, d->userdata);
     if (first)
-        arm_timer(d, &d->patrol, PATROL, on_patrol);
+        domain_arm_timer(d, &d->patrol, PATROL, on_patrol);
     d->hooks.looked(d, d->userdata);
     if (d->wanted && !d->scope)
         look_begin(d);
 }
 
 static void look_failed(Domain *d, const QmpError *error) {
-    look_forget(d);
+    domain_forget_look(d);
     if (error->error == -ENOTCONN)
         return; /* disconnected() follows */
     if (error->error == -ETIMEDOUT)
@@ -354,10 +348,10 @@ static void look_failed(Domain *d, const QmpError *error) {
         log_warning("Domain \"%s\": QEMU refuses a query: %s", d->name, error->text);
         if (!d->live) {
             g_autofree char *trouble = g_strdup_printf("QEMU refuses a query: %s", error->text);
-            set_state(d, DOMAIN_UNRESPONSIVE, trouble);
+            domain_set_state(d, DOMAIN_UNRESPONSIVE, trouble);
             d->hooks.link_changed(d, d->userdata);
         }
-        arm_timer(d, &d->retry, USEC_PER_SEC, on_retry);
+        domain_arm_timer(d, &d->retry, USEC_PER_SEC, on_retry);
     }
 }
 
@@ -511,7 +505,7 @@ static void look_begin(Domain *d) {
     look_send_all(d);
     qmp_uncork(d->qmp);
     if (d->failed)
-        look_forget(d); /* disconnected() follows */
+        domain_forget_look(d); /* disconnected() follows */
 }
 
 void domain_look(Domain *d, unsigned scope) {
@@ -529,7 +523,7 @@ static int on_poll(sd_event_source *source, uint64_t usec, void *userdata) {
     if (d->poll_interval == 0)
         return 0;
     domain_look(d, LOOK_JOBS | d->later);
-    arm_timer(d, &d->poll, d->poll_interval, on_poll);
+    domain_arm_timer(d, &d->poll, d->poll_interval, on_poll);
     return 0;
 }
 
@@ -538,7 +532,7 @@ void domain_set_poll(Domain *d, uint64_t interval) {
         return;
     d->poll_interval = interval;
     if (interval > 0)
-        arm_timer(d, &d->poll, interval, on_poll);
+        domain_arm_timer(d, &d->poll, interval, on_poll);
     else if (d->poll)
         sd_event_source_set_enabled(d->poll, SD_EVENT_OFF);
 }
@@ -600,8 +594,7 @@ static unsigned event_scope(const char *name, const json_t *data) {
     return 0;
 }
 
-static void on_event(QmpClient *c, const char *name, json_t *data, uint64_t timestamp,
-                     void *userdata) {
+void domain_hear(QmpClient *c, const char *name, json_t *data, uint64_t timestamp, void *userdata) {
     Domain *d = userdata;
     unsigned scope = event_scope(name, data);
 
@@ -615,130 +608,6 @@ static void on_event(QmpClient *c, const char *name, json_t *data, uint64_t time
         scope &= ~d->scope;
     if (scope)
         domain_look(d, scope);
-}
-
-/* ── connection ── */
-
-static int on_reconnect(sd_event_source *source, uint64_t usec, void *userdata) {
-    link_connect(userdata);
-    return 0;
-}
-
-/* Something appeared beside the socket: try at once instead of waiting for the back-off. */
-static int on_socket_watch(sd_event_source *source, const struct inotify_event *event,
-                           void *userdata) {
-    Domain *d = userdata;
-    g_autofree char *base = g_path_get_basename(d->socket);
-
-    if (event->len > 0 && g_str_equal(event->name, base) && !d->qmp)
-        arm_timer(d, &d->reconnect, 0, on_reconnect);
-    return 0;
-}
-
-static void link_schedule(Domain *d) {
-    if (!d->socket[0])
-        return; /* came as a descriptor: there is no way back */
-    if (!d->socket_watch) {
-        g_autofree char *dir = g_path_get_dirname(d->socket);
-        sd_event_add_inotify(d->event, &d->socket_watch, dir, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR,
-                             on_socket_watch, d);
-    }
-    arm_timer(d, &d->reconnect, d->backoff, on_reconnect);
-    d->backoff = MIN(d->backoff * 2, d->reconnect_max);
-}
-
-static void process_is_gone(Domain *d) {
-    if (d->process_gone)
-        return;
-    d->process_gone = true;
-    d->hooks.link_changed(d, d->userdata);
-}
-
-static int on_pidfd(sd_event_source *source, int fd, uint32_t revents, void *userdata) {
-    Domain *d = userdata;
-
-    sd_event_source_set_enabled(source, SD_EVENT_OFF);
-    process_is_gone(d);
-    return 0;
-}
-
-/* Who answers at the socket? SO_PEERCRED names the process that called listen(), which is QEMU. */
-static void link_identify(Domain *d) {
-    Instance now = {0};
-    pid_t pid = 0;
-    uid_t uid;
-    gid_t gid;
-
-    qmp_peer(d->qmp, &pid, &uid, &gid);
-    if (pid > 0)
-        instance_read(pid, &now);
-    if (!instance_equal(&now, &d->instance)) {
-        d->instance = now;
-        g_hash_table_remove_all(d->named_nodes);
-        d->dirty = true;
-    }
-    d->process_gone = false;
-    g_clear_pointer(&d->pidfd_source, sd_event_source_disable_unref);
-    d->pidfd = fd_close(d->pidfd);
-    if (pid > 0)
-        d->pidfd = pidfd_open(pid, 0);
-    if (d->pidfd >= 0)
-        sd_event_add_io(d->event, &d->pidfd_source, d->pidfd, EPOLLIN, on_pidfd, d);
-}
-
-static void on_ready(QmpClient *c, const char *version, void *userdata) {
-    Domain *d = userdata;
-
-    d->backoff = BACKOFF_MIN;
-    g_clear_pointer(&d->socket_watch, sd_event_source_disable_unref);
-    if (version[0] && !g_str_equal(d->version, version)) {
-        g_free(d->version);
-        d->version = g_strdup(version);
-        d->hooks.changed(d, DOMAIN_CHANGED_VERSION, d->userdata);
-    }
-    link_identify(d);
-    domain_look(d, LOOK_ALL);
-}
-
-static void on_disconnected(QmpClient *c, int error, const char *reason, void *userdata) {
-    Domain *d = userdata;
-    bool was_live = d->live;
-
-    look_forget(d);
-    d->qmp = qmp_free(d->qmp);
-    d->live = d->unresponsive = d->named = d->guest_runs = false;
-    d->wanted = d->later = 0;
-    d->create_look = 0; /* executed or dropped before the next greeting */
-    if (d->retry)
-        sd_event_source_set_enabled(d->retry, SD_EVENT_OFF);
-    view_clear(d->view);
-    if (was_live)
-        log_info("Domain \"%s\": disconnected: %s", d->name, reason);
-    if (error == -ETIMEDOUT)
-        set_state(d, DOMAIN_UNRESPONSIVE,
-                  "no greeting: another client holds the monitor, or QEMU does not answer");
-    else
-        set_state(d, DOMAIN_DISCONNECTED, reason);
-    if (instance_is_gone(&d->instance))
-        d->process_gone = true;
-    link_schedule(d);
-    d->hooks.link_changed(d, d->userdata);
-}
-
-static const QmpHandlers qmp_handlers = {
-    .ready = on_ready,
-    .event = on_event,
-    .disconnected = on_disconnected,
-};
-
-static void link_connect(Domain *d) {
-    if (d->qmp)
-        return;
-    int r = qmp_connect(d->event, d->socket, d->greeting_timeout, &qmp_handlers, d, &d->qmp);
-    if (r < 0) {
-        log_warning("Domain \"%s\": cannot connect: %s", d->name, g_strerror(-r));
-        link_schedule(d);
-    }
 }
 
 /* ── life ── */
@@ -769,8 +638,7 @@ static Domain *domain_alloc(sd_event *event, Journal *journal, const DomainParam
     d->qmp_timeout = p->qmp_timeout;
     d->greeting_timeout = p->greeting_timeout;
     d->reconnect_max = p->reconnect_max;
-    d->pidfd = -1;
-    d->backoff = BACKOFF_MIN;
+    link_init(d);
     d->view = view_new();
     d->slots = g_ptr_array_new();
     d->stale_fdsets = g_array_new(false, false, sizeof(int64_t));
@@ -790,7 +658,7 @@ int domain_new(sd_event *event, Journal *journal, const DomainParams *p, const D
     d->definition = g_strdup(p->definition);
     d->automatic = p->automatic;
     if (p->fd >= 0) {
-        r = qmp_adopt(event, p->fd, false, p->greeting_timeout, &qmp_handlers, d, &d->qmp);
+        r = link_adopt(d, p->fd);
         if (r < 0)
             return r;
     } else
@@ -820,15 +688,11 @@ void domain_connect(Domain *d) {
 Domain *domain_free(Domain *d) {
     if (!d)
         return NULL;
-    look_forget(d);
-    qmp_free(d->qmp);
-    sd_event_source_disable_unref(d->pidfd_source);
-    sd_event_source_disable_unref(d->reconnect);
-    sd_event_source_disable_unref(d->socket_watch);
+    domain_forget_look(d);
+    link_clear(d);
     sd_event_source_disable_unref(d->poll);
     sd_event_source_disable_unref(d->patrol);
     sd_event_source_disable_unref(d->retry);
-    fd_close(d->pidfd);
     disks_free(d);
     g_ptr_array_unref(d->disks);
     g_ptr_array_unref(d->slots);

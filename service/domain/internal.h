@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
-/* What domain.c (life of the domain, connection, looks) and disk.c (its disks) share; nobody else includes this. */
+/* What domain.c (life of the domain, looks), link.c (its connection) and disk.c (its disks) share; nobody else includes
+ * this. */
 
 #include "domain/domain.h"
 #include "util.h"
@@ -61,6 +62,24 @@ struct Domain {
     bool forgotten;          /* in the journal */
     bool dirty;              /* the record has changed since it was saved */
 };
+
+/* domain.c */
+void domain_set_state(Domain *d, DomainState state, const char *trouble);
+/* Makes *source, or sets it again, to fire once after delay. */
+void domain_arm_timer(Domain *d, sd_event_source **source, uint64_t delay,
+                      sd_event_time_handler_t handler);
+/* Drops the look under way. */
+void domain_forget_look(Domain *d);
+/* The event handler of the connection: events are hints to look. */
+void domain_hear(QmpClient *c, const char *name, json_t *data, uint64_t timestamp, void *userdata);
+
+/* link.c */
+void link_init(Domain *d);
+void link_clear(Domain *d);
+/* Connects to the socket unless it is connected; goes on trying. */
+void link_connect(Domain *d);
+/* The same with a connected descriptor, which is taken over. */
+int link_adopt(Domain *d, int fd);
 
 /* disk.c */
 void disks_free(Domain *d);
