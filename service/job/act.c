@@ -331,7 +331,7 @@ void job_act(Job *j, const Step *step) {
         return;
     case STEP_PREPARE:
         j->busy = true;
-        j->kind->prepare(j);
+        files_prepare(j);
         return;
     case STEP_RECORD_HALT:
         act_record_halt(j);

@@ -18,10 +18,11 @@ struct JobKind {
     void (*complete)(Job *j, QmpBatch *b);
     /* Puts behind job-finalize what can be removed from QEMU when it has succeeded. */
     void (*finalize)(Job *j, QmpBatch *b);
-    /* Writes what the pivot will need beside the old (the new definition), before the guest is held; calls
-     * job_action_done() or job_back_out(). */
-    void (*prepare)(Job *j);
-    /* Finishing work by result: definition, nodes, files; idempotent. */
+    /* The images that the definition is to name when the end has been brought about, active layer first: job_image_add(). */
+    void (*images_after)(const Job *j, GPtrArray *images);
+    /* By result: the files that are to be deleted, and a warning where one is left that is of no use. */
+    void (*doomed)(Job *j, GPtrArray *images);
+    /* Finishing work by result: nodes, then files_clean(); idempotent. */
     void (*clean)(Job *j);
     /* The mirror is recorded as running. May be NULL. */
     void (*started)(Job *j);
@@ -173,6 +174,42 @@ void job_back_out(Job *j, FailureKind kind, const char *message);
 void job_act(Job *j, const Step *step);
 /* Our stop is over, whoever has ended it. */
 void job_guest_goes_on(Job *j);
+
+/* nodes.c */
+/* Names in QEMU: tag-f protocol node, -t image, -m the job's filter, -c the job of blockdev-create. Owned by the caller. */
+char *job_node_name(const Job *j, char part);
+json_t *node_arg(const char *node);
+json_int_t fdset_of(uint64_t id);
+/* Begins a batch of setup's, in j->batch; false: not connected, and setup has ended. */
+bool setup_batch(Job *j);
+void setup_send(Job *j, QmpBatchDone done);
+/* A batch of setup's is answered: true = go on. Else the job is on its way to where the look will show it. */
+bool setup_answered(Job *j, const QmpBatchResult *result);
+/* Setup has ended for now: looked at, and begun again from there. */
+void setup_left(Job *j, unsigned scope);
+/* Setup has ended for good. */
+void setup_failed(Job *j, FailureKind kind, const char *message);
+void add_fdset_removal(Job *j, QmpBatch *b, uint64_t id);
+/* The nodes that stood under the guest's disk and go after the switch. */
+void add_old_nodes(Job *j, QmpBatch *b);
+void forget_old_nodes(Job *j);
+/* The QEMU in which the job ran is connected. */
+bool job_qemu_is_there(const Job *j);
+/* Sends the removals that finishing work has put together; files_clean() when they are answered. */
+void nodes_clean(Job *j, QmpBatch *b);
+
+/* files.c */
+typedef struct {
+    char *path, *format;
+    bool block;
+    ImageId id; /* of those that are to be deleted */
+} JobImage;
+void job_image_add(GPtrArray *images, const char *path, const char *format, bool block,
+                   const ImageId *id);
+/* Writes the new definition beside the old one, before the guest is held; job_action_done() or job_back_out(). */
+void files_prepare(Job *j);
+/* Replaces or discards it, deletes what is doomed; the job is clean then. */
+void files_clean(Job *j);
 
 /* record.c */
 char *job_document(const Job *j);

@@ -6,99 +6,31 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "domain/xml.h"
 #include "job/internal.h"
 #include "log.h"
 
-/* Sets of descriptors are numbered by the caller, and /dev/fdset/N is parsed as an int; a range of our own keeps out of the
- * way of others, and wraps after 2^28 jobs. */
-#define FDSET_BASE INT64_C(0x62000000)
-#define DIRECT_ALIGNMENT 4096
-#define FDSET_MASK INT64_C(0x0fffffff)
-
-static json_int_t fdset_of(uint64_t id) {
-    return (json_int_t) (FDSET_BASE + ((int64_t) id & FDSET_MASK));
-}
-
-/* Names in QEMU: tag-f protocol node, -t image, -m mirror filter, -c the job of blockdev-create. */
-static char *name_of(const Job *j, char part) {
-    return g_strdup_printf("%s-%c", j->tag, part);
-}
-
-static json_t *node_arg(const char *node) {
-    return json_pack("{s:s}", "node-name", node);
-}
-
 /* ── setup ── */
 
-static void setup_failed(Job *j, FailureKind kind, const char *message) {
-    j->stage = SETUP_IDLE;
-    j->result = RESULT_FAILED;
-    job_set_error(j, kind, "%s", message);
-    job_look_again(j, LOOK_ALL);
-    job_action_done(j);
-}
+#define DIRECT_ALIGNMENT 4096
 
-/* A setup's batch is answered: true = go on. Otherwise the job is on its way to where the look will show it. */
-static bool setup_answered(Job *j, const QmpBatchResult *result) {
+/* As setup_answered(). Our own default, and the host has no AIO contexts left (fs.aio-max-nr): threads will do. */
+static bool copy_answered(Job *j, const QmpBatchResult *result) {
+    if (result->error != -EREMOTEIO || j->copy.aio || !strstr(result->text, "native AIO"))
+        return setup_answered(j, result);
     j->batch = NULL;
-    if (result->error == 0 && j->state == JOB_PREPARING)
-        return true;
-    if (result->error == -EREMOTEIO && !j->copy.aio && strstr(result->text, "native AIO")) {
-        /* Our own default, and the host has no AIO contexts left (fs.aio-max-nr). */
-        j->copy.aio = g_strdup("threads");
-        job_warn(
-            j,
-            "Native AIO is not to be had, so the target is written with aio=threads. QEMU says: %s",
-            result->text);
-        j->stage = SETUP_IDLE;
-        job_look_again(j, LOOK_LIST);
-        job_action_done(j);
-        return false;
-    }
-    if (result->error == -EREMOTEIO) {
-        g_autofree char *message = g_strdup_printf(
-            "The copy could not be started (%s); nothing was changed. QEMU says: %s",
-            result->command, result->text);
-        setup_failed(j, FAILURE_QEMU, message);
-        return false;
-    }
-    j->stage = SETUP_IDLE; /* cancelled meanwhile, or no answer: the look tells how far it came */
-    job_look_again(j, LOOK_ALL);
-    job_action_done(j);
+    j->copy.aio = g_strdup("threads");
+    job_warn(j,
+             "Native AIO is not to be had, so the target is written with aio=threads. QEMU says: "
+             "%s",
+             result->text);
+    setup_left(j, LOOK_LIST);
     return false;
-}
-
-static void setup_send(Job *j, QmpBatchDone done) {
-    if (qmp_batch_send(j->batch, j->event, done, j) < 0) {
-        j->batch = NULL;
-        j->stage = SETUP_IDLE;
-        job_look_again(j, LOOK_ALL);
-        job_action_done(j);
-    }
-}
-
-static bool setup_batch(Job *j) {
-    QmpClient *qmp = domain_qmp(j->domain);
-
-    if (!qmp) {
-        j->stage = SETUP_IDLE;
-        job_look_again(j, LOOK_ALL);
-        job_action_done(j);
-        return false;
-    }
-    j->batch = qmp_batch_new(qmp, domain_qmp_timeout(j->domain));
-    return true;
-}
-
-static void add_fdset_removal(Job *j, QmpBatch *b, uint64_t id) {
-    qmp_batch_add(b, true, "remove-fd", json_pack("{s:I}", "fdset-id", fdset_of(id)), -1);
-    domain_remove_fdset(j->domain, fdset_of(id));
 }
 
 /* Everything of this job that may be in QEMU goes; none of it may be in use. */
 static void add_removals(Job *j, QmpBatch *b) {
-    g_autofree char *image = name_of(j, 't'), *file = name_of(j, 'f'), *create = name_of(j, 'c');
+    g_autofree char *image = job_node_name(j, 't'), *file = job_node_name(j, 'f'),
+                    *create = job_node_name(j, 'c');
 
     qmp_batch_add(b, true, "job-dismiss", json_pack("{s:s}", "id", create), -1);
     qmp_batch_add(b, true, "blockdev-del", node_arg(image), -1);
@@ -146,7 +78,7 @@ static json_t *cache_options(const Job *j) {
 }
 
 static json_t *file_node(const Job *j) {
-    g_autofree char *file = name_of(j, 'f');
+    g_autofree char *file = job_node_name(j, 'f');
     g_autofree char *path = g_strdup_printf("/dev/fdset/%" JSON_INTEGER_FORMAT, fdset_of(j->id));
     const char *aio = j->copy.aio ? j->copy.aio : uses_direct(j) ? "native" : "threads";
 
@@ -159,7 +91,7 @@ static json_t *file_node(const Job *j) {
 }
 
 static json_t *create_options(const Job *j) {
-    g_autofree char *file = name_of(j, 'f');
+    g_autofree char *file = job_node_name(j, 'f');
     json_t *o = json_pack("{s:s, s:s, s:I}", "driver", "qcow2", "file", file, "size",
                           (json_int_t) j->copy.size);
 
@@ -175,7 +107,7 @@ static json_t *create_options(const Job *j) {
 }
 
 static json_t *image_node(const Job *j) {
-    g_autofree char *file = name_of(j, 'f'), *image = name_of(j, 't');
+    g_autofree char *file = job_node_name(j, 'f'), *image = job_node_name(j, 't');
     json_t *o = json_pack("{s:s, s:s, s:s, s:o}", "driver", j->copy.target_format, "node-name",
                           image, "file", file, "cache", cache_options(j));
 
@@ -198,7 +130,7 @@ static uint64_t buffer_size(const Job *j) {
 }
 
 static json_t *mirror_options(const Job *j, const char *root) {
-    g_autofree char *image = name_of(j, 't'), *filter = name_of(j, 'm');
+    g_autofree char *image = job_node_name(j, 't'), *filter = job_node_name(j, 'm');
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I}", "job-id", j->qemu_id,
                           "device", root, "target", image, "sync", j->copy.sync, "filter-node-name",
                           filter, "auto-finalize", false, "auto-dismiss", false, "buf-size",
@@ -219,7 +151,7 @@ static json_t *mirror_options(const Job *j, const char *root) {
 static void on_started(const QmpBatchResult *result, void *userdata) {
     Job *j = userdata;
 
-    if (!setup_answered(j, result))
+    if (!copy_answered(j, result))
         return;
     j->stage = SETUP_IDLE;
     j->copy.target = target_free(j->copy.target); /* QEMU has its own descriptors */
@@ -229,7 +161,7 @@ static void on_started(const QmpBatchResult *result, void *userdata) {
 
 /* Its node stands on /dev/fdset/N: only we know the path. */
 static void copy_name_target(Job *j) {
-    g_autofree char *image = name_of(j, 't');
+    g_autofree char *image = job_node_name(j, 't');
 
     domain_name_node(j->domain, image, j->target, j->copy.target_format, j->copy.target_block);
 }
@@ -261,7 +193,7 @@ static void copy_restored(Job *j) {
 
 static void setup_start(Job *j, bool created) {
     Disk *disk = domain_disk_by_device(j->domain, j->device);
-    g_autofree char *create = name_of(j, 'c');
+    g_autofree char *create = job_node_name(j, 'c');
     QmpClient *qmp = domain_qmp(j->domain);
 
     if (!setup_batch(j))
@@ -283,7 +215,7 @@ static void setup_start(Job *j, bool created) {
 static void on_created(const QmpBatchResult *result, void *userdata) {
     Job *j = userdata;
 
-    if (!setup_answered(j, result))
+    if (!copy_answered(j, result))
         return;
     /* blockdev-create is a job. Its end comes as an event, often before this reply. */
     j->stage = SETUP_WAITING;
@@ -292,14 +224,14 @@ static void on_created(const QmpBatchResult *result, void *userdata) {
 
 /* The blockdev-create of an earlier try holds its node until it is over; only then can anything be removed. */
 static bool create_is_running(const Job *j) {
-    g_autofree char *create = name_of(j, 'c');
+    g_autofree char *create = job_node_name(j, 'c');
     const QemuJob *q = view_job(domain_view(j->domain), create);
 
     return q && q->phase != QJOB_CONCLUDED && q->phase != QJOB_FAILED;
 }
 
 static void copy_setup_look(Job *j) {
-    g_autofree char *create = name_of(j, 'c');
+    g_autofree char *create = job_node_name(j, 'c');
 
     if (j->stage == SETUP_LEFTOVER) {
         if (!j->domain || !domain_is_live(j->domain) || !create_is_running(j)) {
@@ -336,12 +268,12 @@ static void copy_setup_look(Job *j) {
 static void on_file_added(const QmpBatchResult *result, void *userdata) {
     Job *j = userdata;
 
-    if (setup_answered(j, result))
+    if (copy_answered(j, result))
         setup_start(j, false);
 }
 
 static void setup_create(Job *j) {
-    g_autofree char *create = name_of(j, 'c');
+    g_autofree char *create = job_node_name(j, 'c');
     int writable = target_dup(j->copy.target, O_RDWR),
         readable = target_dup(j->copy.target, O_RDONLY);
 
@@ -476,7 +408,7 @@ static void setup_target(Job *j) {
 static void on_cleared(const QmpBatchResult *result, void *userdata) {
     Job *j = userdata;
 
-    if (setup_answered(j, result))
+    if (copy_answered(j, result))
         setup_target(j);
 }
 
@@ -517,215 +449,26 @@ static bool copy_may_decide(const Job *j, Failure *f) {
                        "%s The guest stays on its source; cancel this job and copy again.", why);
 }
 
-/* ── the definition ── */
-
-typedef struct {
-    char *definition, *disk, *tag, *target, *format, *backing_path, *backing_format;
-    bool block, commit, discard;
-    char *delete_path; /* NULL = nothing */
-    ImageId delete_id;
-    Failure failure;
-    char *warning;
-} FileWork;
-
-static void file_work_free(void *data) {
-    FileWork *w = data;
-
-    g_free(w->definition);
-    g_free(w->disk);
-    g_free(w->tag);
-    g_free(w->target);
-    g_free(w->format);
-    g_free(w->backing_path);
-    g_free(w->backing_format);
-    g_free(w->delete_path);
-    g_free(w->warning);
-    failure_clear(&w->failure);
-    g_free(w);
-}
-
-static FileWork *file_work_new(const Job *j) {
-    FileWork *w = g_new0(FileWork, 1);
-
-    w->definition = g_strdup(j->copy.definition);
-    w->disk = g_strdup(j->disk);
-    w->tag = g_strdup(j->tag);
-    w->target = g_strdup(j->target);
-    w->format = g_strdup(j->copy.target_format);
-    w->backing_path = g_strdup(j->copy.backing_path);
-    w->backing_format = g_strdup(j->copy.backing_format);
-    w->block = j->copy.target_block;
-    return w;
-}
-
-/* In the journal's thread. The definition with the disk on its target, written beside the old one. */
-static bool work_prepare(FileWork *w) {
-    g_autoptr(DomainXml) xml = NULL;
-    XmlImage chain[] = {{w->target, w->format}, {w->backing_path, w->backing_format}};
-
-    if (!domain_xml_load(w->definition, &xml, &w->failure) ||
-        !domain_xml_set_disk(xml, w->disk, chain, w->backing_path ? 2 : 1, w->block, false,
-                             &w->failure))
-        return false;
-    g_autofree char *text = domain_xml_to_text(xml);
-    int r = definition_prepare(w->definition, w->tag, text);
-    if (r < 0)
-        return failure_set(&w->failure, FAILURE_JOURNAL,
-                           "The definition \"%s\" cannot be written: %s.", w->definition,
-                           g_strerror(-r));
-    return true;
-}
-
-static int run_prepare(void *data) {
-    return work_prepare(data) ? 0 : -EIO;
-}
-
-static void on_prepared(int error, void *userdata) {
-    Job *j = userdata;
-    FileWork *w = g_steal_pointer(&j->work);
-
-    j->file_work = NULL;
-    if (error == -ESHUTDOWN)
-        return;
-    if (error == 0) {
-        j->prepared = true;
-        job_action_done(j);
-        return;
-    }
-    j->busy = false;
-    if (j->intent == INTENT_PIVOT && !j->decided) {
-        g_autofree char *message = g_strdup_printf(
-            "%s The guest stays on its source; the job is ready as before.", w->failure.message);
-        job_back_out(j, w->failure.kind, message);
-    } else
-        job_advance(j);
-}
-
-static void copy_prepare(Job *j) {
-    j->work = file_work_new(j);
-    journal_run(j->journal, run_prepare, j->work, file_work_free, on_prepared, j, &j->file_work);
-}
-
-static bool definition_names_target(const FileWork *w) {
-    g_autoptr(DomainXml) xml = NULL;
-    g_auto(Failure) f = {0};
-
-    if (!domain_xml_load(w->definition, &xml, &f))
-        return false;
-    g_autoptr(GPtrArray) disks = domain_xml_disks(xml);
-    for (guint i = 0; i < disks->len; i++) {
-        const XmlDisk *d = disks->pdata[i];
-        if (g_strcmp0(d->target, w->disk) == 0)
-            return g_strcmp0(d->source, w->target) == 0;
-    }
-    return false;
-}
-
-/* Deletes only what is still the file that was recorded, and only when no process holds it. */
-static void work_delete(FileWork *w) {
-    g_auto(Failure) f = {0};
-    g_autoptr(Target) t = NULL;
-    int r = 0;
-
-    if (!target_reopen(TARGET_FILE, w->delete_path, &w->delete_id, &t, &f)) {
-        if (f.kind != FAILURE_TARGET_MISSING)
-            w->warning = g_strdup_printf("\"%s\" was not deleted: %s", w->delete_path, f.message);
-        return;
-    }
-    if (!target_check_locks(t, &f)) {
-        w->warning = g_strdup_printf("\"%s\" was not deleted: %s", w->delete_path, f.message);
-        return;
-    }
-    r = image_delete(w->delete_path, &w->delete_id);
-    if (r < 0)
-        w->warning = g_strdup_printf("\"%s\" was not deleted: %s.", w->delete_path, g_strerror(-r));
-}
-
-static int run_clean(void *data) {
-    FileWork *w = data;
-
-    if (w->commit) {
-        int r = definition_commit(w->definition, w->tag);
-        /* Prepared by nobody (another program's command switched the guest), or the prepared file was lost. */
-        if (r == 0 && !definition_names_target(w) && work_prepare(w))
-            r = definition_commit(w->definition, w->tag);
-        if (r < 0 || w->failure.kind != FAILURE_NONE)
-            w->warning = g_strdup_printf("The definition \"%s\" still names the old image of disk "
-                                         "%s, change it to \"%s\": %s",
-                                         w->definition, w->disk, w->target,
-                                         w->failure.message ? w->failure.message : g_strerror(-r));
-    } else if (w->discard)
-        definition_discard(w->definition, w->tag);
-    if (w->delete_path && !w->warning)
-        work_delete(w);
-    return 0;
-}
-
 /* ── finishing work ── */
 
-static void on_cleaned(int error, void *userdata) {
-    Job *j = userdata;
-    FileWork *w = g_steal_pointer(&j->work);
-
-    j->file_work = NULL;
-    if (error == -ESHUTDOWN)
-        return;
-    if (w->warning)
-        job_warn(j, "%s", w->warning);
-    j->clean = true;
-    job_action_done(j);
-}
-
-static void clean_files(Job *j) {
-    FileWork *w = file_work_new(j);
+static void copy_images_after(const Job *j, GPtrArray *images) {
     const Copy *c = &j->copy;
 
-    w->commit = w->definition && j->result == RESULT_PIVOTED;
-    w->discard = w->definition && j->intent == INTENT_PIVOT && !w->commit;
-    if (j->result == RESULT_PIVOTED && c->delete_source && !c->source_block) {
-        w->delete_path = g_strdup(c->source_path);
-        w->delete_id = c->source_id;
-    } else if (j->result != RESULT_PIVOTED && j->result != RESULT_FINISHED && c->delete_target &&
-               c->target_known && c->target_kind == TARGET_NEW) {
-        w->delete_path = g_strdup(j->target);
-        w->delete_id = c->target_id;
-    }
-    if (j->result != RESULT_PIVOTED && j->result != RESULT_FINISHED && !w->delete_path &&
-        c->target_known)
+    job_image_add(images, j->target, c->target_format, c->target_block, NULL);
+    if (c->backing_path)
+        job_image_add(images, c->backing_path, c->backing_format, false, NULL);
+}
+
+static void copy_doomed(Job *j, GPtrArray *doomed) {
+    const Copy *c = &j->copy;
+    bool whole = j->result == RESULT_PIVOTED || j->result == RESULT_FINISHED;
+
+    if (j->result == RESULT_PIVOTED && c->delete_source && !c->source_block)
+        job_image_add(doomed, c->source_path, NULL, false, &c->source_id);
+    else if (!whole && c->delete_target && c->target_known && c->target_kind == TARGET_NEW)
+        job_image_add(doomed, j->target, NULL, false, &c->target_id);
+    else if (!whole && c->target_known)
         job_warn(j, "The target \"%s\" is not a whole copy.", j->target);
-    j->copy.target = target_free(j->copy.target);
-    if (!w->commit && !w->discard && !w->delete_path) {
-        file_work_free(w);
-        j->clean = true;
-        job_action_done(j);
-        return;
-    }
-    j->work = w;
-    journal_run(j->journal, run_clean, w, file_work_free, on_cleaned, j, &j->file_work);
-}
-
-static void on_nodes_removed(const QmpBatchResult *result, void *userdata) {
-    Job *j = userdata;
-
-    j->batch = NULL;
-    if (result->error !=
-        0) { /* no answer: done again when there is one, or without QEMU when it is gone */
-        job_look_again(j, LOOK_ALL);
-        job_action_done(j);
-        return;
-    }
-    clean_files(j);
-}
-
-/* Nodes that stood under the guest's disk. Those of an earlier job of ours bring their set of descriptors along. */
-static void add_old_nodes(Job *j, QmpBatch *b) {
-    for (char **node = j->copy.old_nodes; node && *node; node++) {
-        qmp_batch_add(b, true, "blockdev-del", node_arg(*node), -1);
-        if (g_str_has_prefix(*node, "bj-") && g_str_has_suffix(*node, "-f")) {
-            uint64_t id = g_ascii_strtoull(*node + strlen("bj-01234567-"), NULL, 10);
-            add_fdset_removal(j, b, id);
-        }
-    }
 }
 
 /* Sent right behind job-finalize: what is in use, because finalizing failed, QEMU refuses to remove. */
@@ -738,28 +481,24 @@ static void copy_finalize(Job *j, QmpBatch *b) {
 
 /* Their names are not needed any more. */
 static void forget_nodes(Job *j) {
-    g_autofree char *image = name_of(j, 't');
+    g_autofree char *image = job_node_name(j, 't');
 
-    if (j->result != RESULT_PIVOTED) {
+    if (j->result == RESULT_PIVOTED)
+        forget_old_nodes(j);
+    else
         domain_name_node(j->domain, image, NULL, NULL, false);
-        return;
-    }
-    for (char **node = j->copy.old_nodes; node && *node; node++)
-        domain_name_node(j->domain, *node, NULL, NULL, false);
 }
 
 static void copy_clean(Job *j) {
-    bool live = j->domain && domain_qmp(j->domain) &&
-                instance_equal(domain_instance(j->domain), &j->instance);
-
-    if (!live) {
-        clean_files(j);
+    j->copy.target = target_free(j->copy.target);
+    if (!job_qemu_is_there(j)) {
+        files_clean(j);
         return;
     }
     forget_nodes(j);
     if (j->finalized &&
         j->result == (j->intent == INTENT_PIVOT ? RESULT_PIVOTED : RESULT_FINISHED)) {
-        clean_files(j); /* the nodes went with it */
+        files_clean(j); /* the nodes went with it */
         domain_look(j->domain, LOOK_DISKS | (j->copy.under_filter ? LOOK_NODES : 0));
         return;
     }
@@ -767,18 +506,12 @@ static void copy_clean(Job *j) {
         j->stage = SETUP_LEFTOVER;
         return;
     }
-    j->batch = qmp_batch_new(domain_qmp(j->domain), domain_qmp_timeout(j->domain));
+    QmpBatch *b = qmp_batch_new(domain_qmp(j->domain), domain_qmp_timeout(j->domain));
     if (j->result == RESULT_PIVOTED)
-        add_old_nodes(j, j->batch);
+        add_old_nodes(j, b);
     else
-        add_removals(j, j->batch);
-    if (qmp_batch_send(j->batch, j->event, on_nodes_removed, j) < 0) {
-        j->batch = NULL;
-        job_look_again(j, LOOK_ALL);
-        job_action_done(j);
-        return;
-    }
-    domain_look(j->domain, LOOK_DISKS | (j->copy.under_filter ? LOOK_NODES : 0));
+        add_removals(j, b);
+    nodes_clean(j, b);
 }
 
 const JobKind kind_copy = {
@@ -787,7 +520,8 @@ const JobKind kind_copy = {
     .setup_look = copy_setup_look,
     .complete = copy_complete,
     .finalize = copy_finalize,
-    .prepare = copy_prepare,
+    .images_after = copy_images_after,
+    .doomed = copy_doomed,
     .clean = copy_clean,
     .may_decide = copy_may_decide,
     .started = copy_sync_folder,

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What a job's end does to files, in the journal's thread: the definition is prepared before the switch and replaced after
+ * it, images that nobody needs any more are deleted. Each can be done twice. */
+
+#include "domain/xml.h"
+#include "job/internal.h"
+#include "log.h"
+
+typedef struct {
+    char *definition, *disk, *tag;
+    GPtrArray *images; /* JobImage*, what the definition is to name */
+    GPtrArray *doomed; /* JobImage*, to be deleted */
+    bool rewrite, discard;
+    Failure failure;
+    char *warning;
+} FileWork;
+
+static void job_image_free(void *data) {
+    JobImage *image = data;
+
+    g_free(image->path);
+    g_free(image->format);
+    g_free(image);
+}
+
+void job_image_add(GPtrArray *images, const char *path, const char *format, bool block,
+                   const ImageId *id) {
+    JobImage *image = g_new0(JobImage, 1);
+
+    image->path = g_strdup(path);
+    image->format = g_strdup(format);
+    image->block = block;
+    if (id)
+        image->id = *id;
+    g_ptr_array_add(images, image);
+}
+
+static void file_work_free(void *data) {
+    FileWork *w = data;
+
+    g_free(w->definition);
+    g_free(w->disk);
+    g_free(w->tag);
+    g_ptr_array_unref(w->images);
+    g_ptr_array_unref(w->doomed);
+    g_free(w->warning);
+    failure_clear(&w->failure);
+    g_free(w);
+}
+
+static FileWork *file_work_new(const Job *j) {
+    FileWork *w = g_new0(FileWork, 1);
+
+    w->definition = g_strdup(j->copy.definition);
+    w->disk = g_strdup(j->disk);
+    w->tag = g_strdup(j->tag);
+    w->images = g_ptr_array_new_with_free_func(job_image_free);
+    w->doomed = g_ptr_array_new_with_free_func(job_image_free);
+    if (w->definition)
+        j->kind->images_after(j, w->images);
+    return w;
+}
+
+/* ── the definition ── */
+
+/* The definition with the disk on its new images; NULL with w->failure. changed: it says something else now. */
+static char *definition_after(FileWork *w, bool *changed) {
+    g_autoptr(DomainXml) xml = NULL;
+    g_autofree XmlImage *chain = g_new0(XmlImage, w->images->len);
+
+    for (guint i = 0; i < w->images->len; i++) {
+        const JobImage *image = w->images->pdata[i];
+        chain[i] = (XmlImage){image->path, image->format, image->block};
+    }
+    if (!domain_xml_load(w->definition, &xml, &w->failure))
+        return NULL;
+    g_autofree char *before = domain_xml_to_text(xml);
+    if (!domain_xml_set_disk(xml, w->disk, chain, w->images->len, chain[0].block, false,
+                             &w->failure))
+        return NULL;
+    g_autofree char *text = domain_xml_to_text(xml);
+    *changed = !g_str_equal(before, text);
+    return g_steal_pointer(&text);
+}
+
+/* Written beside the old one. */
+static bool work_prepare(FileWork *w) {
+    bool changed;
+    g_autofree char *text = definition_after(w, &changed);
+
+    if (!text)
+        return false;
+    int r = definition_prepare(w->definition, w->tag, text);
+    if (r < 0)
+        return failure_set(&w->failure, FAILURE_JOURNAL,
+                           "The definition \"%s\" cannot be written: %s.", w->definition,
+                           g_strerror(-r));
+    return true;
+}
+
+static int run_prepare(void *data) {
+    return work_prepare(data) ? 0 : -EIO;
+}
+
+static void on_prepared(int error, void *userdata) {
+    Job *j = userdata;
+    FileWork *w = g_steal_pointer(&j->work);
+
+    j->file_work = NULL;
+    if (error == -ESHUTDOWN)
+        return;
+    if (error == 0) {
+        j->prepared = true;
+        job_action_done(j);
+        return;
+    }
+    j->busy = false;
+    if (j->intent == INTENT_PIVOT && !j->decided) {
+        g_autofree char *message = g_strdup_printf(
+            "%s The guest stays on its source; the job is ready as before.", w->failure.message);
+        job_back_out(j, w->failure.kind, message);
+    } else
+        job_advance(j);
+}
+
+void files_prepare(Job *j) {
+    j->work = file_work_new(j);
+    journal_run(j->journal, run_prepare, j->work, file_work_free, on_prepared, j, &j->file_work);
+}
+
+static bool definition_is_right(FileWork *w) {
+    bool changed = true;
+    g_autofree char *text = definition_after(w, &changed);
+
+    failure_clear(&w->failure); /* what is wrong with it is said when it is prepared again */
+    return text && !changed;
+}
+
+static void work_rewrite(FileWork *w) {
+    int r = definition_commit(w->definition, w->tag);
+    const JobImage *now = w->images->pdata[0];
+
+    /* Prepared by nobody (another program's command switched the guest), or the prepared file was lost. */
+    if (r == 0 && !definition_is_right(w) && work_prepare(w))
+        r = definition_commit(w->definition, w->tag);
+    if (r < 0 || w->failure.kind != FAILURE_NONE)
+        w->warning = g_strdup_printf("The definition \"%s\" still names the old image of disk "
+                                     "%s, change it to \"%s\": %s",
+                                     w->definition, w->disk, now->path,
+                                     w->failure.message ? w->failure.message : g_strerror(-r));
+}
+
+/* ── deleting ── */
+
+/* Deletes only what is still the file that was recorded, and only when no process holds it. */
+static void work_delete(FileWork *w, const JobImage *image) {
+    g_auto(Failure) f = {0};
+    g_autoptr(Target) t = NULL;
+    int r = 0;
+
+    if (!target_reopen(TARGET_FILE, image->path, &image->id, &t, &f)) {
+        if (f.kind != FAILURE_TARGET_MISSING)
+            w->warning = g_strdup_printf("\"%s\" was not deleted: %s", image->path, f.message);
+        return;
+    }
+    if (!target_check_locks(t, &f)) {
+        w->warning = g_strdup_printf("\"%s\" was not deleted: %s", image->path, f.message);
+        return;
+    }
+    r = image_delete(image->path, &image->id);
+    if (r < 0)
+        w->warning = g_strdup_printf("\"%s\" was not deleted: %s.", image->path, g_strerror(-r));
+}
+
+/* ── finishing work ── */
+
+static int run_clean(void *data) {
+    FileWork *w = data;
+
+    if (w->rewrite)
+        work_rewrite(w);
+    else if (w->discard)
+        definition_discard(w->definition, w->tag);
+    for (guint i = 0; i < w->doomed->len && !w->warning; i++)
+        work_delete(w, w->doomed->pdata[i]);
+    return 0;
+}
+
+static void on_cleaned(int error, void *userdata) {
+    Job *j = userdata;
+    FileWork *w = g_steal_pointer(&j->work);
+
+    j->file_work = NULL;
+    if (error == -ESHUTDOWN)
+        return;
+    if (w->warning)
+        job_warn(j, "%s", w->warning);
+    j->clean = true;
+    job_action_done(j);
+}
+
+void files_clean(Job *j) {
+    FileWork *w = file_work_new(j);
+
+    w->rewrite = w->definition && j->result == RESULT_PIVOTED;
+    w->discard = w->definition && j->intent == INTENT_PIVOT && !w->rewrite;
+    j->kind->doomed(j, w->doomed);
+    if (!w->rewrite && !w->discard && w->doomed->len == 0) {
+        file_work_free(w);
+        j->clean = true;
+        job_action_done(j);
+        return;
+    }
+    j->work = w;
+    journal_run(j->journal, run_clean, w, file_work_free, on_cleaned, j, &j->file_work);
+}
