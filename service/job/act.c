@@ -249,14 +249,22 @@ static void settle_failed(Job *j, const char *why) {
                       why);
 }
 
-/* Would a restart without QEMU come to another image being right than was seen in the graph just now? */
+/* Would a restart come to another result than was found just now? Without QEMU, the record alone says which image is right;
+ * and a failure may be told by nothing that is left, e.g. when QEMU has refused a command of the setup. */
 static bool contradicts_record(const Job *j) {
     JobResult by_record = !j->decided                 ? RESULT_NONE
                           : j->intent == INTENT_PIVOT ? RESULT_PIVOTED
                                                       : RESULT_FINISHED;
 
     return j->decided ? j->result != by_record
-                      : j->result == RESULT_PIVOTED || j->result == RESULT_FINISHED;
+                      : j->result == RESULT_PIVOTED || j->result == RESULT_FINISHED ||
+                            j->result == RESULT_FAILED;
+}
+
+/* Finishing work deletes and rewrites: what it goes by must not be forgotten in its middle. */
+void job_record_result(Job *j) {
+    if (contradicts_record(j))
+        job_commit(j, 0, job_result_to_string(j->result), NULL);
 }
 
 static void act_settle(Job *j, const Step *step) {
@@ -269,9 +277,7 @@ static void act_settle(Job *j, const Step *step) {
         job_set_error(j, FAILURE_NONE, "%s", "");
     if (step->result == RESULT_PIVOTED && !j->decided)
         job_warn(j, "The guest was switched to the target by somebody else's command.");
-    /* Finishing work deletes and rewrites: what it goes by must not be forgotten in its middle. */
-    if (contradicts_record(j))
-        job_commit(j, 0, job_result_to_string(j->result), NULL);
+    job_record_result(j);
 }
 
 static void act_clean(Job *j) {

@@ -172,6 +172,8 @@ void job_asks_give_up(Job *j);
 /* An end that cannot be had is given up before anything was decided: ready again, with the error. */
 void job_back_out(Job *j, FailureKind kind, const char *message);
 void job_act(Job *j, const Step *step);
+/* The result is known: made durable before finishing work, where a restart would not come to the same. */
+void job_record_result(Job *j);
 /* Our stop is over, whoever has ended it. */
 void job_guest_goes_on(Job *j);
 

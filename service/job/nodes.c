@@ -29,6 +29,7 @@ void setup_failed(Job *j, FailureKind kind, const char *message) {
     j->stage = SETUP_IDLE;
     j->result = RESULT_FAILED;
     job_set_error(j, kind, "%s", message);
+    job_record_result(j);
     job_look_again(j, LOOK_ALL);
     job_action_done(j);
 }

@@ -5,6 +5,7 @@ import os
 import time
 
 from harness import *
+from killer import Mortal, Point
 from qmp_proxy import QmpProxy
 from scenes import *
 
@@ -290,3 +291,22 @@ def test_nodes_are_not_asked_for_while_an_image_is_created(t):
     job.wait("ready").finish().wait_result("finished")
     assert not asked, f"asked for the nodes while {creating} was at work"
     assert qemu.alive
+
+
+def test_why_a_copy_failed_is_recorded_before_its_target_is_deleted(t):
+    """The service dies right behind the deletion: the copy has failed all the same, and is not made a second time."""
+    s, qemu, proxy, domain, _other = scene(t)
+    s.stop()
+    mortal = Mortal(s)
+    mortal.start(Point(1, "unlinkat", behind='"blockdev-mirror"', after=True))
+    mortal.until(lambda: domain.State == "paused" and domain.Disks, 30, "the first look at the domain")
+    proxy.refuse("blockdev-mirror", text=WORDS)
+    target = t.path("copies/new.qcow2")
+    job = domain.disk().copy(target)
+    wait_until(lambda: mortal.dead, what="the death of the service")
+    proxy.on_command = None
+    mirrors = proxy.names().count("blockdev-mirror")
+    mortal.until(lambda: job.State == "concluded", 30, "the end of the job")
+    ends_with_words(job)
+    assert not os.path.exists(target) and proxy.names().count("blockdev-mirror") == mirrors
+    assert not [j for j in qemu.jobs() if "-c" not in j], qemu.jobs()

@@ -9,6 +9,7 @@
 /* How the service around job_step() behaves. All true is how it has to be; each one that is false must be seen to do harm. */
 typedef struct {
     bool settle_is_durable;    /* the result is in the record before finishing work begins */
+    bool failure_is_durable;   /* also that of a setup, which nothing tells afterwards */
     bool refusal_is_looked_at; /* a refused completion is given up only after a fresh look */
     bool halt_is_kept;         /* a new order does not forget that the guest is stopped by us */
     bool stop_is_kept;   /* nor does it, or a restart, forget that our stop may have been sent */

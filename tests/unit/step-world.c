@@ -19,6 +19,11 @@ static void commit(World *w) {
     w->committing = 1;
 }
 
+static bool result_is_recorded(const Explorer *e, const World *w) {
+    return w->result == RESULT_FAILED && !w->decided ? explorer_rules(e)->failure_is_durable
+                                                     : explorer_rules(e)->settle_is_durable;
+}
+
 static void commit_lands(const Explorer *e, World *w) {
     w->committing = 0;
     w->d_state = w->state;
@@ -26,8 +31,7 @@ static void commit_lands(const Explorer *e, World *w) {
     w->d_decided = w->decided;
     w->d_halted = w->halted;
     w->d_on_ready = w->on_ready;
-    w->d_result =
-        explorer_rules(e)->settle_is_durable || w->state == JOB_CONCLUDED ? w->result : RESULT_NONE;
+    w->d_result = result_is_recorded(e, w) || w->state == JOB_CONCLUDED ? w->result : RESULT_NONE;
 }
 
 static bool is_ending(const World *w) {
@@ -136,17 +140,22 @@ static void record(World *w, JobState state) {
     commit(w);
 }
 
-/* Would a restart without QEMU come to another result? */
+/* Would a restart come to another result? */
 static bool contradicts_record(const World *w) {
     if (!w->decided)
-        return w->result == RESULT_PIVOTED || w->result == RESULT_FINISHED;
+        return w->result == RESULT_PIVOTED || w->result == RESULT_FINISHED ||
+               w->result == RESULT_FAILED;
     return w->result != (w->intent == INTENT_PIVOT ? RESULT_PIVOTED : RESULT_FINISHED);
+}
+
+static void record_result(const Explorer *e, World *w) {
+    if (result_is_recorded(e, w) && contradicts_record(w))
+        commit(w);
 }
 
 static void act_settle(const Explorer *e, World *w, JobResult result) {
     w->result = result;
-    if (explorer_rules(e)->settle_is_durable && contradicts_record(w))
-        commit(w);
+    record_result(e, w);
 }
 
 static void act_record_halt(World *w) {
@@ -304,15 +313,23 @@ static bool finalize(World *w) {
     return true;
 }
 
-static void files(World *w) {
+/* Why the target goes; a lost, cancelled or decided job's record says it already. */
+static bool reason_is_durable(const World *w) {
+    return w->result != RESULT_FAILED || w->d_decided || w->d_result == RESULT_FAILED;
+}
+
+static void files(Explorer *e, World *w) {
     bool target_open = w->alive && w->node, source_open = w->alive && w->old_node;
 
     if (w->result == RESULT_PIVOTED) {
         w->new_definition = w->definition;
         if (!source_open)
             w->source_file = 0;
-    } else if (w->result != RESULT_FINISHED && !target_open)
+    } else if (w->result != RESULT_FINISHED && !target_open) {
+        if (!reason_is_durable(w))
+            explorer_harm(e, "the target goes before it is recorded why", "unlink", w);
         w->target_file = 0;
+    }
     w->prepared_file = 0;
 }
 
@@ -379,7 +396,7 @@ static bool execute(Explorer *e, World *w, Command c) {
         w->prepared_file = 1;
         return true;
     case DO_FILES:
-        files(w);
+        files(e, w);
         return true;
     case DO_END:
         break;
@@ -392,9 +409,11 @@ static bool matters(Command c, Flight flight) {
            !(c == DO_CONT && flight == FLIGHT_FINALIZE);
 }
 
-static void setup_replied(World *w) {
-    if (w->error)
-        w->result = RESULT_FAILED;
+static void setup_replied(const Explorer *e, World *w) {
+    if (!w->error)
+        return;
+    w->result = RESULT_FAILED;
+    record_result(e, w);
 }
 
 static void completed(const Explorer *e, World *w) {
@@ -423,7 +442,7 @@ static void replied(const Explorer *e, World *w) {
     if (flight != FLIGHT_PREPARE && flight != FLIGHT_FILES)
         w->fresh = 0;
     if (flight == FLIGHT_SETUP)
-        setup_replied(w);
+        setup_replied(e, w);
     else if (flight == FLIGHT_PIVOT || flight == FLIGHT_FINISH)
         completed(e, w);
     else if ((flight == FLIGHT_CONTINUE || flight == FLIGHT_FINALIZE) && !w->error &&

@@ -579,7 +579,7 @@ static void an_old_view_counts_for_nothing(void) {
 
 /* ── the small world ── */
 
-static const ModelRules sound = {true, true, true, true, true, true};
+static const ModelRules sound = {true, true, true, true, true, true, true};
 
 static void assert_harmless(bool meddling, size_t at_least) {
     ModelReport r;
@@ -616,6 +616,12 @@ static void a_result_that_is_not_durable_does_harm(void) {
     ModelRules broken = sound;
     broken.settle_is_durable = false;
     assert_harm(broken, "no image is left");
+}
+
+static void a_failure_that_is_not_durable_does_harm(void) {
+    ModelRules broken = sound;
+    broken.failure_is_durable = false;
+    assert_harm(broken, "the target goes before it is recorded why");
 }
 
 static void a_refusal_believed_at_once_does_harm(void) {
@@ -668,6 +674,7 @@ int main(int argc, char **argv) {
     TEST(every_death_at_every_point_ends_well);
     TEST(every_death_and_somebody_elses_commands_end_well);
     TEST(a_result_that_is_not_durable_does_harm);
+    TEST(a_failure_that_is_not_durable_does_harm);
     TEST(a_refusal_believed_at_once_does_harm);
     TEST(a_forgotten_stop_does_harm);
     TEST(a_stop_remembered_for_too_long_does_harm);
