@@ -131,6 +131,10 @@ static void act_complete(Job *j) {
 
 static void act_abort(Job *j);
 
+static void told_decided(Job *j) {
+    j->deciding = 0;
+}
+
 static void act_decide(Job *j) {
     g_auto(Failure) f = {0};
 
@@ -139,13 +143,15 @@ static void act_decide(Job *j) {
         act_abort(j);
         return;
     }
-    /* What cannot be recorded now must not hold the guest's writes: in DECISION_DEADLINE the job is rolled back. */
+    /* What cannot be recorded must not hold the guest's writes: after DECISION_DEADLINE the job is rolled back, and a
+     * record that has not been begun with is taken back for that. */
     if (journal_state(j->journal) == JOURNAL_FULL) {
         j->again = false;
         return;
     }
     j->decided = true;
-    job_commit(j, 0, "decided", NULL);
+    j->deciding = j->hold_since;
+    job_commit(j, 0, "decided", told_decided);
 }
 
 void job_guest_goes_on(Job *j) {

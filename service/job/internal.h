@@ -107,6 +107,8 @@ struct Job {
     GPtrArray *asks;    /* JobAsk*, sent and not answered */
     uint64_t fresh;     /* the look from which on the view can be relied on */
     bool asked, aborting, stopped, prepared;
+    /* CLOCK_MONOTONIC: the guest's writes wait since then for a decision that is handed over and not durable yet. */
+    uint64_t deciding;
     uint64_t
         hold_since; /* CLOCK_MONOTONIC: pending or halted since, as seen by this run; 0 = not */
     uint64_t
@@ -150,6 +152,8 @@ bool job_transition(Job *j, JobEvent event);
 void job_commit(Job *j, unsigned changed, const char *detail, void (*then)(Job *j));
 void job_commit_order(Job *j, unsigned changed, const char *detail, JournalDone done,
                       void *userdata);
+/* The decision's record has waited for too long and is not begun with: as if it had not been made. */
+void job_take_back_decision(Job *j);
 /* The action under way has ended. */
 void job_action_done(Job *j);
 /* It ended badly: looked at and tried again in a second. */

@@ -326,6 +326,24 @@ void job_commit_order(Job *j, unsigned changed, const char *detail, JournalDone 
     commit_put(j, changed, detail, NULL, done, userdata);
 }
 
+void job_take_back_decision(Job *j) {
+    if (j->commits->len != 1)
+        return;
+    JobCommit *c = j->commits->pdata[0];
+    if (!journal_slot_withdraw(j->journal, c->slot))
+        return; /* it may be durable any moment */
+    g_ptr_array_remove(j->commits, c);
+    j->changed |= c->changed;
+    g_free(c);
+    j->decided = false;
+    j->deciding = 0;
+    job_set_error(j, FAILURE_JOURNAL,
+                  "The journal could not be written while the guest's writes waited for it, so the "
+                  "switch was given up; the guest stays on its source. Make room for the journal "
+                  "and copy again.");
+    log_warning("Job %" PRIu64 ": %s", j->id, j->error_message);
+}
+
 static void surroundings(Job *j, Journal *journal, sd_event *event, const JobHooks *hooks,
                          void *userdata) {
     j->journal = journal;
@@ -462,6 +480,8 @@ static StepFacts job_facts(const Job *j) {
 static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
     Job *j = userdata;
 
+    if (j->deciding > 0 && now_monotonic() - j->deciding > DECISION_DEADLINE)
+        job_take_back_decision(j);
     if (j->fresh == RETRY && now_monotonic() >= j->retry_at)
         job_look_again(j, LOOK_JOBS | LOOK_DISKS);
     else if (j->domain)
@@ -472,8 +492,8 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
 
 /* What is unfinished is looked at again: soon while the guest's writes or processors are held, else every few seconds. */
 static void job_arm_for_later(Job *j) {
-    uint64_t delay =
-        j->hold_since || (j->asked && !j->decided) ? 100 * USEC_PER_MSEC : 5 * USEC_PER_SEC;
+    uint64_t delay = j->hold_since || j->deciding || (j->asked && !j->decided) ? 100 * USEC_PER_MSEC
+                                                                               : 5 * USEC_PER_SEC;
     uint64_t at = j->fresh == RETRY ? j->retry_at : now_monotonic() + delay, armed = 0;
     int enabled = SD_EVENT_OFF;
 
@@ -662,7 +682,7 @@ void job_advance(Job *j) {
         j->hooks.released(j, j->userdata);
         return;
     }
-    if ((!j->busy && j->commits->len == 0) || j->stage == SETUP_WAITING ||
+    if ((!j->busy && j->commits->len == 0) || j->deciding || j->stage == SETUP_WAITING ||
         j->stage == SETUP_LEFTOVER)
         job_arm_for_later(j);
 }

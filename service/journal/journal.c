@@ -121,6 +121,13 @@ void journal_slot_cancel(JournalSlot *slot) {
     slot->history_done = NULL;
 }
 
+bool journal_slot_withdraw(Journal *j, JournalSlot *slot) {
+    if (!writer_withdraw(j->writer, slot))
+        return false;
+    journal_slot_free(slot);
+    return true;
+}
+
 /* ---- life ---- */
 
 int journal_open(sd_event *event, const char *dir, void (*changed)(Journal *j, void *userdata),

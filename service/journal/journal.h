@@ -111,6 +111,10 @@ void journal_run(Journal *j, int (*work)(void *data), void *data, GDestroyNotify
 void journal_cork(Journal *j);
 void journal_uncork(Journal *j);
 void journal_slot_cancel(JournalSlot *slot);
+/* Takes a record back that has not been begun with: it waits behind others, or for space. True: it is not written and
+ * never will be, its slot and continuation are gone. False: it is being written, is written, or has failed; the
+ * continuation will tell. Only for the newest record of a job: a newer one would hold the same. */
+bool journal_slot_withdraw(Journal *j, JournalSlot *slot);
 
 typedef struct {
     char *domain, *disk, *kind, *result; /* owned; NULL = any */

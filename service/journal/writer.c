@@ -209,14 +209,28 @@ static void serve_reads(Writer *w) {
     publish(w, &list);
 }
 
-/* False: the service is stopping, no use in waiting. Reads are answered meanwhile. */
-static bool wait_for_space(Writer *w) {
+/* What the loop is still filling is taken whole or not at all. */
+static void take_queued(Writer *w, EntryList *batch) {
+    pthread_mutex_lock(&w->lock);
+    while (w->corked && !w->stop)
+        pthread_cond_wait(&w->wake, &w->lock);
+    entry_list_join(batch, &w->queue);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* False: the service is stopping, no use in waiting. Reads are answered meanwhile, and what waits is in the queue again,
+ * where it can be withdrawn. */
+static bool wait_for_space(Writer *w, EntryList *batch) {
     struct timespec until;
     bool stop;
     int r = 0;
 
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += RETRY_SECONDS;
+    pthread_mutex_lock(&w->lock);
+    entry_list_join(batch, &w->queue);
+    w->queue = entry_list_take(batch);
+    pthread_mutex_unlock(&w->lock);
     do {
         serve_reads(w);
         pthread_mutex_lock(&w->lock);
@@ -225,12 +239,13 @@ static bool wait_for_space(Writer *w) {
         stop = w->stop;
         pthread_mutex_unlock(&w->lock);
     } while (!stop && r == 0);
+    take_queued(w, batch);
     return !stop;
 }
 
 /* What the log holds is copied into the database, whose free pages are the reserve, so that the log can begin anew in
  * the blocks it has; and smaller transactions get by with fewer of them. True: try again. */
-static bool make_space(Writer *w, bool *stopping) {
+static bool make_space(Writer *w, EntryList *batch, bool *stopping) {
     int r;
 
     store_rollback(w->store);
@@ -252,14 +267,8 @@ static bool make_space(Writer *w, bool *stopping) {
     set_state(w, JOURNAL_FULL);
     if (*stopping)
         return false;
-    *stopping = !wait_for_space(w);
+    *stopping = !wait_for_space(w, batch);
     return true;
-}
-
-static void take_queued(Writer *w, EntryList *batch) {
-    pthread_mutex_lock(&w->lock);
-    entry_list_join(batch, &w->queue);
-    pthread_mutex_unlock(&w->lock);
 }
 
 static void process_batch(Writer *w, EntryList *batch) {
@@ -287,7 +296,7 @@ static void process_batch(Writer *w, EntryList *batch) {
             w->group = MIN(w->group * 2, SIZE_MAX / 4);
         } else if (r != -ENOSPC)
             give_up(w, r);
-        else if (!make_space(w, &stopping))
+        else if (!make_space(w, batch, &stopping))
             return;
     }
 }
@@ -447,6 +456,22 @@ void writer_push(Writer *w, JournalSlot *entry) {
     entry_list_append(entry->type == ENTRY_HISTORY ? &w->reads : &w->queue, entry);
     pthread_cond_signal(&w->wake);
     pthread_mutex_unlock(&w->lock);
+}
+
+bool writer_withdraw(Writer *w, JournalSlot *entry) {
+    JournalSlot *before = NULL, *at;
+
+    pthread_mutex_lock(&w->lock);
+    for (at = w->queue.head; at && at != entry; at = at->next)
+        before = at;
+    if (at && before)
+        before->next = at->next;
+    else if (at)
+        w->queue.head = at->next;
+    if (at && w->queue.tail == at)
+        w->queue.tail = before;
+    pthread_mutex_unlock(&w->lock);
+    return at;
 }
 
 void writer_cork(Writer *w, bool corked) {

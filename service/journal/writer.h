@@ -64,6 +64,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Writer, writer_free)
 int writer_fd(const Writer *w);
 uint64_t writer_commits(const Writer *w);
 void writer_push(Writer *w, JournalSlot *entry);
+/* Takes an entry back that the thread has not begun with, also one that waits for space. True: it is the caller's again. */
+bool writer_withdraw(Writer *w, JournalSlot *entry);
 /* While corked nothing that is pushed is taken: what is pushed until then is one transaction. */
 void writer_cork(Writer *w, bool corked);
 void writer_prune(Writer *w, const JournalRetention *retention);

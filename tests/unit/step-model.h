@@ -10,6 +10,7 @@
 typedef struct {
     bool settle_is_durable;    /* the result is in the record before finishing work begins */
     bool failure_is_durable;   /* also that of a setup, which nothing tells afterwards */
+    bool withdrawn_is_gone;    /* a decision that is taken back will never be durable */
     bool refusal_is_looked_at; /* a refused completion is given up only after a fresh look */
     bool halt_is_kept;         /* a new order does not forget that the guest is stopped by us */
     bool stop_is_kept;   /* nor does it, or a restart, forget that our stop may have been sent */

@@ -593,6 +593,14 @@ static void move_service(Explorer *e, const World *from) {
         explorer_go(e, &w, "durable", true);
     }
     w = *from;
+    if (w.committing && w.decided && !w.d_decided && w.result == RESULT_NONE) {
+        if (!explorer_rules(e)->withdrawn_is_gone)
+            commit_lands(e, &w);
+        w.committing = w.decided = 0;
+        w.trouble = 1;
+        explorer_go(e, &w, "the decision is taken back", false);
+    }
+    w = *from;
     if (!w.connected && w.alive) {
         w.connected = 1;
         if (!is_file_work(w.flight))

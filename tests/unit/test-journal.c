@@ -425,6 +425,61 @@ static void a_full_disk_is_waited_for(void) {
     g_assert_cmpuint(rig->jobs->len, ==, 3 + 1 + 10);
 }
 
+/* What waits for space, or behind other work, can be taken back; then it is in no file and no continuation comes. */
+static void a_record_that_waits_can_be_withdrawn(void) {
+    g_autoptr(Rig) rig = rig_new(NULL);
+    JournalSlot *slots[4] = {0};
+
+    journal_faults.full = true;
+    for (uint64_t i = 0; i < G_N_ELEMENTS(slots); i++) {
+        g_autoptr(JournalJob) job = job_new(i + 1, "web");
+        journal_put_job(rig->journal, job, "pivoting", "pivot", "", rig_count, rig, &slots[i]);
+    }
+    while (journal_state(rig->journal) != JOURNAL_FULL)
+        rig_run_once(rig);
+    /* The first and the last of those that wait, and one in the middle; the thread tries again now and then. */
+    uint64_t deadline = now_monotonic() + 20 * USEC_PER_SEC;
+    for (unsigned i = 0; i < G_N_ELEMENTS(slots); i++) {
+        if (i == 1)
+            continue;
+        while (!journal_slot_withdraw(rig->journal, slots[i]))
+            g_assert_cmpuint(now_monotonic(), <, deadline);
+    }
+    g_assert_cmpint(rig->done, ==, 0);
+    journal_faults.full = false;
+    rig->expected += 1;
+    rig_flush(rig);
+    g_assert_cmpint(journal_state(rig->journal), ==, JOURNAL_OK);
+    rig_reopen(rig);
+    g_assert_cmpuint(rig->jobs->len, ==, 1);
+    g_assert_cmpuint(((JournalJob *) rig->jobs->pdata[0])->id, ==, 2);
+
+    gate_close(rig);
+    g_autoptr(JournalJob) job = job_new(9, "web");
+    journal_put_job(rig->journal, job, "pivoting", "pivot", "", rig_count, rig, &slots[0]);
+    g_assert_true(journal_slot_withdraw(rig->journal, slots[0]));
+    gate_open(rig);
+    rig_reopen(rig);
+    g_assert_cmpuint(rig->jobs->len, ==, 1);
+}
+
+/* What is written already is past that. */
+static void a_record_that_is_written_cannot_be_withdrawn(void) {
+    g_autoptr(Rig) rig = rig_new(NULL);
+    g_autoptr(JournalJob) job = job_new(1, "web");
+    JournalSlot *slot;
+
+    journal_put_job(rig->journal, job, "pivoting", "pivot", "", rig_count, rig, &slot);
+    rig->expected++;
+    uint64_t deadline = now_monotonic() + 20 * USEC_PER_SEC;
+    while (journal_commits(rig->journal) == 0)
+        g_assert_cmpuint(now_monotonic(), <, deadline);
+    g_assert_false(journal_slot_withdraw(rig->journal, slot));
+    rig_flush(rig);
+    rig_reopen(rig);
+    g_assert_cmpuint(rig->jobs->len, ==, 1);
+}
+
 static void fill_disk(const char *dir) {
     g_autofree char *path = g_build_filename(dir, "ballast", NULL);
     autofd int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_APPEND, 0600);
@@ -597,6 +652,8 @@ int main(int argc, char **argv) {
     ADD(nothing_is_released_after_a_failed_sync);
     ADD(a_write_error_is_final);
     ADD(a_full_disk_is_waited_for);
+    ADD(a_record_that_waits_can_be_withdrawn);
+    ADD(a_record_that_is_written_cannot_be_withdrawn);
     ADD(the_reserve_helps_on_a_full_disk);
     ADD(a_slow_disk_does_not_block_the_loop);
     ADD(what_was_acknowledged_survives_a_kill);

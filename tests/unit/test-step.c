@@ -579,7 +579,7 @@ static void an_old_view_counts_for_nothing(void) {
 
 /* ── the small world ── */
 
-static const ModelRules sound = {true, true, true, true, true, true, true};
+static const ModelRules sound = {true, true, true, true, true, true, true, true};
 
 static void assert_harmless(bool meddling, size_t at_least) {
     ModelReport r;
@@ -622,6 +622,12 @@ static void a_failure_that_is_not_durable_does_harm(void) {
     ModelRules broken = sound;
     broken.failure_is_durable = false;
     assert_harm(broken, "the target goes before it is recorded why");
+}
+
+static void a_decision_that_was_taken_back_and_written_does_harm(void) {
+    ModelRules broken = sound;
+    broken.withdrawn_is_gone = false;
+    assert_harm(broken, "job-cancel after the decision");
 }
 
 static void a_refusal_believed_at_once_does_harm(void) {
@@ -675,6 +681,7 @@ int main(int argc, char **argv) {
     TEST(every_death_and_somebody_elses_commands_end_well);
     TEST(a_result_that_is_not_durable_does_harm);
     TEST(a_failure_that_is_not_durable_does_harm);
+    TEST(a_decision_that_was_taken_back_and_written_does_harm);
     TEST(a_refusal_believed_at_once_does_harm);
     TEST(a_forgotten_stop_does_harm);
     TEST(a_stop_remembered_for_too_long_does_harm);
