@@ -76,8 +76,8 @@ bool target_from_fd(int fd, const char *name, Target **ret, Failure *f);
  * sentence. The descriptor of a caller cannot be opened again: always TargetMissing. id NULL, never
  * recorded: TargetExists if anything is there, because it may be somebody else's. */
 bool target_reopen(TargetKind kind, const char *path, const ImageId *id, Target **ret, Failure *f);
-/* A further descriptor of the same file with its own file description: flags O_RDONLY or O_RDWR.
- * Negative errno. */
+/* A further descriptor of the same file with its own file description: flags O_RDONLY or O_RDWR,
+ * with O_DIRECT where that works. Negative errno. */
 int target_dup(const Target *t, int flags);
 
 /* Gives a new file its name (linkat of the O_TMPFILE; EEXIST → TargetExists), at least size bytes

@@ -274,8 +274,10 @@ static void on_file_added(const QmpBatchResult *result, void *userdata) {
 
 static void setup_create(Job *j) {
     g_autofree char *create = job_node_name(j, 'c');
-    int writable = target_dup(j->copy.target, O_RDWR),
-        readable = target_dup(j->copy.target, O_RDONLY);
+    /* From 9.1 on QEMU takes a descriptor of a set only if O_DIRECT is as the node wants it; before, it sets it itself. */
+    int direct = uses_direct(j) ? O_DIRECT : 0;
+    int writable = target_dup(j->copy.target, O_RDWR | direct),
+        readable = target_dup(j->copy.target, O_RDONLY | direct);
 
     if (writable < 0 || readable < 0) {
         fd_close(writable);
