@@ -24,17 +24,21 @@ typedef struct {
     uint64_t min, max;      /* of numbers */
     bool unlimited;         /* 0 means "no limit" and may also be written as infinity */
     const char *by_default; /* as it would stand in the file */
+    bool at_start;          /* a reload does not change it */
 } Key;
 
 #define FIELD(name) offsetof(Config, name)
 
 /* docs/check-manual.py reads this table and compares the manual with it. */
 static const Key keys[] = {
-    {"Service", "StateDirectory", TYPE_PATH, FIELD(state_dir), .by_default = "/var/lib/blockjobd"},
-    {"Service", "SocketDirectory", TYPE_PATH, FIELD(socket_dir),
+    {"Service", "StateDirectory", TYPE_PATH, FIELD(state_dir), .at_start = true,
+     .by_default = "/var/lib/blockjobd"},
+    {"Service", "SocketDirectory", TYPE_PATH, FIELD(socket_dir), .at_start = true,
      .by_default = "/run/blockjobd/qmp"},
     {"Service", "TargetFolders", TYPE_PATHS, FIELD(target_folders),
      .by_default = "/var/lib/libvirt/images"},
+    {"Service", "IdleTimeout", TYPE_DURATION, FIELD(idle_timeout), USEC_PER_SEC, USEC_PER_DAY, true,
+     "30s"},
     {"Limits", "MaxDomains", TYPE_COUNT32, FIELD(max_domains), 1, 65536, false, "1024"},
     {"Limits", "MaxJobs", TYPE_COUNT32, FIELD(max_jobs), 1, 65536, false, "1024"},
     {"Limits", "MaxJobsPerUser", TYPE_COUNT32, FIELD(max_jobs_per_uid), 1, 65536, false, "64"},
@@ -203,7 +207,7 @@ static unsigned set_number(Config *c, const Key *key, const char *file, const ch
                              : "is not a number, ignoring it");
     if (n == UINT64_MAX && key->unlimited)
         n = 0;
-    if (n < key->min || n > key->max)
+    if (!(n == 0 && key->unlimited) && (n < key->min || n > key->max))
         return warn(key, file, value, "is out of range, ignoring it; see blockjobd.conf(5)");
     if (key->type == TYPE_COUNT32)
         *(uint32_t *) field = (uint32_t) n;
@@ -315,12 +319,13 @@ static bool read_file(Config *c, const char *path) {
     size_t size;
 
     if (g_file_get_contents(path, &text, &size, &error)) {
-        (void) config_parse(c, path, text, size);
+        c->warnings += config_parse(c, path, text, size);
         return true;
     }
     if (g_error_matches(error, G_FILE_ERROR, G_FILE_ERROR_NOENT))
         return false;
     log_warning("%s, ignoring the file", error->message);
+    c->warnings++;
     return true;
 }
 
@@ -388,8 +393,57 @@ bool config_load(const char *file, Config **ret, Failure *f) {
                            "The configuration cannot be read: %s. Name a file that exists.",
                            error->message);
     *ret = config_new();
-    (void) config_parse(*ret, file, text, size);
+    (*ret)->warnings = config_parse(*ret, file, text, size);
     return true;
+}
+
+static size_t key_size(const Key *key) {
+    return key->type == TYPE_COUNT32 ? sizeof(uint32_t) : sizeof(uint64_t);
+}
+
+static bool key_is_equal(const Key *key, const void *a, const void *b) {
+    switch (key->type) {
+    case TYPE_PATH:
+        return g_str_equal(*(char *const *) a, *(char *const *) b);
+    case TYPE_PATHS:
+        return g_strv_equal(*(const char *const *const *) a, *(const char *const *const *) b);
+    case TYPE_COUNT32:
+    case TYPE_COUNT:
+    case TYPE_DURATION:
+        break;
+    }
+    return memcmp(a, b, key_size(key)) == 0;
+}
+
+static void key_copy(const Key *key, void *to, const void *from) {
+    if (key->type == TYPE_PATH) {
+        g_free(*(char **) to);
+        *(char **) to = g_strdup(*(char *const *) from);
+    } else if (key->type == TYPE_PATHS) {
+        g_strfreev(*(char ***) to);
+        *(char ***) to = g_strdupv(*(char **const *) from);
+    } else
+        memcpy(to, from, key_size(key));
+}
+
+unsigned config_update(Config *c, const Config *fresh) {
+    unsigned changed = 0;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
+        void *to = (char *) c + keys[i].offset;
+        const void *from = (const char *) fresh + keys[i].offset;
+
+        if (key_is_equal(&keys[i], to, from))
+            continue;
+        if (keys[i].at_start) {
+            log_notice("[%s] %s= has changed, which takes effect at the next start of the service.",
+                       keys[i].group, keys[i].name);
+            continue;
+        }
+        key_copy(&keys[i], to, from);
+        changed++;
+    }
+    return changed;
 }
 
 Config *config_free(Config *c) {

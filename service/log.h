@@ -9,6 +9,12 @@
 /* Starts at LOG_INFO. */
 void log_set_max_level(int level);
 int log_max_level(void);
+/* syslog's names, "emerg" to "debug"; -1 if it is none. */
+int log_level_from_string(const char *s);
+const char *log_level_to_string(int level);
+/* "journal" or "console" (standard error). -EINVAL for others. */
+int log_set_target(const char *target);
+const char *log_target(void);
 void log_full(int level, const char *message_id, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "domain/xml.h"
+#include "fdstore.h"
 #include "log.h"
 #include "manager-internal.h"
 
@@ -25,11 +26,6 @@ DomainParams manager_domain_params(const Manager *m, const char *name) {
 
 bool manager_is_attached(const Manager *m, const Domain *d) {
     return g_hash_table_lookup(m->domains, domain_name(d)) == d;
-}
-
-static void counts_changed(Manager *m) {
-    if (m->face)
-        m->face->counts_changed(m->face_data);
 }
 
 /* ── attaching ── */
@@ -140,8 +136,10 @@ static void on_attach_durable(int error, void *userdata) {
 
     if (error == 0 && m->face) {
         m->face->domain_added(d, m->face_data);
-        counts_changed(m);
+        manager_counts_changed(m);
     }
+    if (error == 0)
+        manager_store_link(d);
     if (error < 0)
         failure_set(&a->failure, FAILURE_JOURNAL, "The journal has failed; nothing was attached.");
     log_info("Domain \"%s\" attached (\"%s\").", domain_name(d), domain_socket(d));
@@ -276,8 +274,9 @@ static void on_forgotten(int error, void *userdata) {
         if (m->face)
             m->face->domain_removed(d, m->face_data);
         log_info("Domain \"%s\" detached.", domain_name(d));
+        fdstore_remove(domain_name(d));
         g_hash_table_remove(m->domains, domain_name(d));
-        counts_changed(m);
+        manager_counts_changed(m);
     }
     if (f->done)
         f->done(error, f->userdata);
@@ -368,7 +367,7 @@ static void on_found_durable(int error, void *userdata) {
              domain_socket(found->domain));
     if (m->face) {
         m->face->domain_added(found->domain, m->face_data);
-        counts_changed(m);
+        manager_counts_changed(m);
     }
 }
 

@@ -15,6 +15,8 @@ struct Manager {
     GPtrArray *attaching; /* Attaching*, not in domains yet */
     const ManagerFace *face;
     void *face_data;
+    void (*watch)(void *userdata);
+    void *watch_data;
     sd_event_source *housekeeping, *socket_watch, *sweep, *connect;
     GPtrArray *to_connect; /* names of restored domains whose turn has not come */
 };
@@ -22,6 +24,12 @@ struct Manager {
 extern const JobHooks manager_job_hooks;
 extern const DomainHooks manager_domain_hooks;
 
+/* Tells the watch. */
+void manager_changed(Manager *m);
+/* NDomains, NJobsActive or JournalState may be different. */
+void manager_counts_changed(Manager *m);
+/* Has the service manager keep the domain's connection, or forget it when there is none. */
+void manager_store_link(Domain *d);
 void manager_retire(Manager *m);
 void manager_remove_job(Manager *m, Job *j);
 void manager_forget_in_qemu(const Job *j);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fdstore.h"
 #include "log.h"
 #include "manager-internal.h"
 
@@ -32,6 +33,28 @@ GHashTable *manager_jobs(Manager *m) {
 void manager_set_face(Manager *m, const ManagerFace *face, void *userdata) {
     m->face = face;
     m->face_data = userdata;
+}
+
+void manager_set_watch(Manager *m, void (*changed)(void *userdata), void *userdata) {
+    m->watch = changed;
+    m->watch_data = userdata;
+}
+
+unsigned manager_n_attaching(const Manager *m) {
+    return m->attaching->len;
+}
+
+unsigned manager_reload(Manager *m, const Config *fresh) {
+    unsigned changed = config_update(m->config, fresh);
+    GHashTableIter iter;
+    void *value;
+
+    g_hash_table_iter_init(&iter, m->domains);
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        domain_set_timeouts(value, m->config->qmp_timeout, m->config->greeting_timeout,
+                            m->config->reconnect_max);
+    manager_retire(m);
+    return changed;
 }
 
 /* ── finding ── */
@@ -74,9 +97,15 @@ unsigned manager_n_active(const Manager *m) {
 
 /* ── what changes is told ── */
 
-static void counts_changed(Manager *m) {
+void manager_changed(Manager *m) {
+    if (m->watch)
+        m->watch(m->watch_data);
+}
+
+void manager_counts_changed(Manager *m) {
     if (m->face)
         m->face->counts_changed(m->face_data);
+    manager_changed(m);
 }
 
 /* How often the domain's progress is read: as often as its liveliest job wants. */
@@ -120,6 +149,7 @@ static void on_job_changed(Job *j, unsigned what, void *userdata) {
         if (job_domain(j))
             update_poll(m, job_domain(j));
     }
+    manager_changed(m);
 }
 
 static void on_job_finished(Job *j, void *userdata) {
@@ -136,7 +166,7 @@ static void on_job_finished(Job *j, void *userdata) {
         if (job_domain(j))
             m->face->domain_changed(job_domain(j), DOMAIN_CHANGED_JOBS, m->face_data);
     }
-    counts_changed(m);
+    manager_counts_changed(m);
     manager_retire(m);
 }
 
@@ -251,7 +281,7 @@ static void on_started(int error, void *userdata) {
         tell_disk(m, job_disk(j), DISK_CHANGED_JOB);
         if (job_domain(j))
             m->face->domain_changed(job_domain(j), DOMAIN_CHANGED_JOBS, m->face_data);
-        counts_changed(m);
+        manager_counts_changed(m);
     }
     if (s->done)
         s->done(error, s->userdata);
@@ -383,6 +413,7 @@ static void on_domain_changed(Domain *d, unsigned what, void *userdata) {
 
     if (m->face && manager_is_attached(m, d))
         m->face->domain_changed(d, what, m->face_data);
+    manager_changed(m);
 }
 
 static Job *job_of_disk(Manager *m, const Disk *disk) {
@@ -459,13 +490,22 @@ static void on_domain_looked(Domain *d, void *userdata) {
         domain_save(d, NULL, NULL, NULL);
 }
 
+void manager_store_link(Domain *d) {
+    if (domain_qmp(d))
+        fdstore_put(domain_name(d), qmp_fd(domain_qmp(d)));
+    else
+        fdstore_remove(domain_name(d));
+}
+
 static void on_domain_link(Domain *d, void *userdata) {
     Manager *m = userdata;
 
+    manager_changed(m);
     if (!manager_is_attached(m, d)) {
         manager_attach_link(m, d);
         return;
     }
+    manager_store_link(d);
     if (m->to_connect->len > 0 && m->connect) /* one has answered, or will not: the next ones */
         sd_event_source_set_time_relative(m->connect, 0);
     g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
@@ -496,7 +536,7 @@ static void on_journal_changed(Journal *j, void *userdata) {
         sd_event_exit(m->event, EXIT_FAILURE);
         return;
     }
-    counts_changed(m);
+    manager_counts_changed(m);
 }
 
 static void restore_domains(Manager *m) {
@@ -594,8 +634,10 @@ static void connect_some(Manager *m) {
         g_autofree char *name = g_ptr_array_steal_index(m->to_connect, 0);
         Domain *d = g_hash_table_lookup(m->domains, name);
         if (d)
-            domain_connect(d);
+            domain_connect(d, fdstore_take(name));
     }
+    if (m->to_connect->len == 0)
+        fdstore_drop_rest();
 }
 
 static int on_connect(sd_event_source *source, uint64_t usec, void *userdata) {

@@ -36,6 +36,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Manager, manager_free)
 /* Starts everything that reaches outside: reconnects domains, watches the socket folder. */
 int manager_start(Manager *m);
 void manager_set_face(Manager *m, const ManagerFace *face, void *userdata);
+/* changed: something of a job, a domain or a connection is different now; it only takes note and looks later. */
+void manager_set_watch(Manager *m, void (*changed)(void *userdata), void *userdata);
+/* The configuration was read again; see config_update(). Returns how many keys were changed. */
+unsigned manager_reload(Manager *m, const Config *fresh);
 
 sd_event *manager_event(Manager *m);
 const Config *manager_config(const Manager *m);
@@ -46,6 +50,7 @@ GHashTable *manager_jobs(Manager *m);    /* &id → Job*, those on the bus; borr
 Domain *manager_domain(Manager *m, const char *name_or_uuid);
 Job *manager_job(Manager *m, uint64_t id);
 unsigned manager_n_active(const Manager *m);
+unsigned manager_n_attaching(const Manager *m); /* not among the domains yet */
 /* D-Bus object path of a disk; owned by the caller. */
 char *disk_path(const Disk *disk);
 /* The active job on that disk or NULL. */

@@ -605,14 +605,18 @@ static int add_sweep(Auth *a, sd_event_handler_t handler, int64_t priority, sd_e
     return r < 0 ? r : sd_event_source_set_enabled(*ret, SD_EVENT_OFF);
 }
 
+void auth_set_limits(Auth *a, unsigned max_per_uid, unsigned max_total, uint64_t timeout) {
+    a->max_per_uid = max_per_uid;
+    a->max_total = max_total;
+    a->timeout = timeout;
+}
+
 int auth_new(sd_bus *bus, unsigned max_per_uid, unsigned max_total, uint64_t timeout, Auth **ret) {
     g_autoptr(Auth) a = g_new0(Auth, 1);
     int r;
 
     a->bus = sd_bus_ref(bus);
-    a->max_per_uid = max_per_uid;
-    a->max_total = max_total;
-    a->timeout = timeout;
+    auth_set_limits(a, max_per_uid, max_total, timeout);
     g_queue_init(&a->order);
     a->visits = g_hash_table_new_full(NULL, NULL, NULL, (GDestroyNotify) visit_free);
     a->senders = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify) sender_free);

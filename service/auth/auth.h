@@ -50,6 +50,8 @@ typedef struct Auth Auth;
 /* bus must be attached to an event loop. max_per_uid and max_total: checks that may wait at the same time (8 and 64).
  * timeout: of one check, µs (5 minutes: sd-bus's own 25 s would deny a slow typist while the dialog is open). */
 int auth_new(sd_bus *bus, unsigned max_per_uid, unsigned max_total, uint64_t timeout, Auth **ret);
+/* The same numbers, from the next check on. */
+void auth_set_limits(Auth *a, unsigned max_per_uid, unsigned max_total, uint64_t timeout);
 /* Cancels what waits; those calls stay unanswered. */
 Auth *auth_free(Auth *a);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Auth, auth_free)

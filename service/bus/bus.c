@@ -489,6 +489,18 @@ int bus_new(sd_bus *bus, Manager *manager, Auth *auth, Bus **ret) {
     return 0;
 }
 
+unsigned bus_n_unanswered(const Bus *b) {
+    unsigned n = b->held->len;
+
+    for (const GList *l = b->calls.head; l; l = l->next)
+        n += ((const Call *) l->data)->message != NULL;
+    return n;
+}
+
+unsigned bus_n_waiting(const Bus *b) {
+    return b->waiters.length;
+}
+
 Bus *bus_free(Bus *b) {
     if (!b)
         return NULL;

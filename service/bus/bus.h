@@ -18,3 +18,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Bus, bus_free)
 /* The name is owned: InterfacesAdded for every object restored so far; from now on changes are
  * signalled. */
 void bus_announce(Bus *b);
+/* Calls that are to be answered: by the journal, by QEMU, or by a domain that is being connected to. */
+unsigned bus_n_unanswered(const Bus *b);
+/* Calls of WaitFor(). */
+unsigned bus_n_waiting(const Bus *b);

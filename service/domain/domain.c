@@ -462,6 +462,26 @@ static bool set_uuid(Domain *d, const json_t *result) {
 }
 REPLY_HANDLER(on_uuid, set_uuid(d, result))
 
+void domain_set_version(Domain *d, const char *version) {
+    if (g_str_equal(d->version, version))
+        return;
+    g_free(d->version);
+    d->version = g_strdup(version);
+    d->hooks.changed(d, DOMAIN_CHANGED_VERSION, d->userdata);
+}
+
+static void read_version(Domain *d, json_t *result) {
+    g_autofree char *version = NULL;
+    int major, minor, micro;
+
+    if (json_unpack(result, "{s:{s:i,s:i,s:i}}", "qemu", "major", &major, "minor", &minor, "micro",
+                    &micro) < 0)
+        return;
+    version = g_strdup_printf("%d.%d.%d", major, minor, micro);
+    domain_set_version(d, version);
+}
+REPLY_HANDLER(on_version, read_version(d, result))
+
 static void set_qemu_name(Domain *d, const json_t *result) {
     const char *name = json_string_value(json_object_get(result, "name"));
 
@@ -483,6 +503,8 @@ static void look_send_all(Domain *d) {
         look_send(d, "x-debug-query-block-graph", NULL, on_graph);
     if (d->scope & LOOK_EXPORTS)
         look_send(d, "query-block-exports", NULL, on_exports);
+    if (!d->version[0])
+        look_send(d, "query-version", NULL, on_version);
     if (!d->named) {
         look_send(d, "query-uuid", NULL, on_uuid);
         look_send(d, "query-name", NULL, on_name);
@@ -658,7 +680,7 @@ int domain_new(sd_event *event, Journal *journal, const DomainParams *p, const D
     d->definition = g_strdup(p->definition);
     d->automatic = p->automatic;
     if (p->fd >= 0) {
-        r = link_adopt(d, p->fd);
+        r = link_adopt(d, p->fd, false);
         if (r < 0)
             return r;
     } else
@@ -674,15 +696,25 @@ int domain_restore(sd_event *event, Journal *journal, const DomainParams *p, con
     if (!record_parse(d, document))
         return -EBADMSG;
     d->process_gone = instance_is_gone(&d->instance);
-    if (!d->socket[0])
-        d->state = DOMAIN_DISCONNECTED;
     *ret = g_steal_pointer(&d);
     return 0;
 }
 
-void domain_connect(Domain *d) {
+void domain_connect(Domain *d, int fd) {
+    if (fd >= 0 && link_adopt(d, fd, true) == 0)
+        return;
     if (d->socket[0])
         link_connect(d);
+    else
+        domain_set_state(d, DOMAIN_DISCONNECTED,
+                         "its QMP socket came as a descriptor, and the connection is lost");
+}
+
+void domain_set_timeouts(Domain *d, uint64_t qmp_timeout, uint64_t greeting_timeout,
+                         uint64_t reconnect_max) {
+    d->qmp_timeout = qmp_timeout;
+    d->greeting_timeout = greeting_timeout;
+    d->reconnect_max = reconnect_max;
 }
 
 Domain *domain_free(Domain *d) {

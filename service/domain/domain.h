@@ -112,7 +112,11 @@ int domain_new(sd_event *event, Journal *journal, const DomainParams *params,
  * document that is none. */
 int domain_restore(sd_event *event, Journal *journal, const DomainParams *params,
                    const char *document, const DomainHooks *hooks, void *userdata, Domain **ret);
-void domain_connect(Domain *d);
+/* fd: the connection of the service's last life, maybe in the middle of a line, taken over; -1 if there is none. */
+void domain_connect(Domain *d, int fd);
+/* New limits, from the next command and the next attempt to connect on; µs. */
+void domain_set_timeouts(Domain *d, uint64_t qmp_timeout, uint64_t greeting_timeout,
+                         uint64_t reconnect_max);
 Domain *domain_free(Domain *d);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Domain, domain_free)
 /* Hands the domain's record to the journal; forget = delete it there. */

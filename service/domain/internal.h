@@ -64,6 +64,7 @@ struct Domain {
 };
 
 /* domain.c */
+void domain_set_version(Domain *d, const char *version);
 void domain_set_state(Domain *d, DomainState state, const char *trouble);
 /* Makes *source, or sets it again, to fire once after delay. */
 void domain_arm_timer(Domain *d, sd_event_source **source, uint64_t delay,
@@ -78,8 +79,8 @@ void link_init(Domain *d);
 void link_clear(Domain *d);
 /* Connects to the socket unless it is connected; goes on trying. */
 void link_connect(Domain *d);
-/* The same with a connected descriptor, which is taken over. */
-int link_adopt(Domain *d, int fd);
+/* The same with a connected descriptor, which is taken over; resume: it was in use before. */
+int link_adopt(Domain *d, int fd, bool resume);
 
 /* disk.c */
 void disks_free(Domain *d);

@@ -83,11 +83,8 @@ static void on_ready(QmpClient *c, const char *version, void *userdata) {
 
     d->backoff = BACKOFF_MIN;
     g_clear_pointer(&d->socket_watch, sd_event_source_disable_unref);
-    if (version[0] && !g_str_equal(d->version, version)) {
-        g_free(d->version);
-        d->version = g_strdup(version);
-        d->hooks.changed(d, DOMAIN_CHANGED_VERSION, d->userdata);
-    }
+    if (version[0]) /* else the connection is of our last life; the look asks for it */
+        domain_set_version(d, version);
     link_identify(d);
     domain_look(d, LOOK_ALL);
 }
@@ -133,8 +130,8 @@ void link_connect(Domain *d) {
     }
 }
 
-int link_adopt(Domain *d, int fd) {
-    return qmp_adopt(d->event, fd, false, d->greeting_timeout, &qmp_handlers, d, &d->qmp);
+int link_adopt(Domain *d, int fd, bool resume) {
+    return qmp_adopt(d->event, fd, resume, d->greeting_timeout, &qmp_handlers, d, &d->qmp);
 }
 
 void link_init(Domain *d) {

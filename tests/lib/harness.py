@@ -25,6 +25,7 @@ from process import BUILD, LIB, REPO, DeadlinePassed, Finished, Process, run, wa
 from qemu import (Drive, FakeQmp, Guest, Qemu, Qmp, QmpError, guest_build, image_chain, image_check, image_compare,
                   image_create, image_fill, image_info, image_random, megabytes, verify_images)
 from service import ROOT, Client, Disk, Domain, Job, Manager, Service, options
+from systemd import ServiceManager
 
 
 class Skip(Exception):
@@ -101,6 +102,12 @@ class Test:
         self.services.append(s)
         return s
 
+    def service_manager(self):
+        """What a service takes for systemd: t.service(systemd=t.service_manager())."""
+        manager = ServiceManager(self.folder)
+        self.cleanup(manager.stop)
+        return manager
+
     def qemu(self, name="web", drives=(), **more):
         """An idle QEMU (processors never start) with these drives; see Qemu."""
         return self._keep(Qemu(self.path(name), name, drives, **more))
@@ -159,6 +166,7 @@ class Test:
 
 __all__ = ["BUILD", "Bus", "BusError", "Client", "Connection", "DeadlinePassed", "Disk", "Domain", "Drive",
            "FakePolkit", "FakeQmp", "Finished", "Guest", "Job", "LIB", "Manager", "PREFIX", "Polkit", "Process",
-           "Qemu", "Qmp", "QmpError", "REPO", "ROOT", "Service", "Signal", "Skip", "Test", "deadline", "guest_build",
-           "image_chain", "image_check", "image_compare", "image_create", "image_fill", "image_info", "image_random",
-           "invariants", "journal_rows", "megabytes", "options", "run", "tags", "verify_images", "wait_until"]
+           "Qemu", "Qmp", "QmpError", "REPO", "ROOT", "Service", "ServiceManager", "Signal", "Skip", "Test", "deadline",
+           "guest_build", "image_chain", "image_check", "image_compare", "image_create", "image_fill", "image_info",
+           "image_random", "invariants", "journal_rows", "megabytes", "options", "run", "tags", "verify_images",
+           "wait_until"]

@@ -229,10 +229,11 @@ class Service(Client):
     """blockjobd on a private bus; also a client of it as root.
 
     config: text of a configuration file. wrap: a command to put in front that becomes the service or leaves it the
-    direct child of the test, e.g. ["strace", "-D", …]."""
+    direct child of the test, e.g. ["strace", "-D", …]. systemd: a ServiceManager that starts it."""
 
-    def __init__(self, bus, folder, config="", wrap=(), args=(), start=True):
+    def __init__(self, bus, folder, config="", wrap=(), args=(), start=True, systemd=None):
         self.bus, self.folder, self.wrap, self.args = bus, folder, list(wrap), list(args)
+        self.systemd = systemd
         self.state_dir, self.socket_dir = f"{folder}/state", f"{folder}/qmp"
         self.config_path, self.log_path = f"{folder}/blockjobd.conf", f"{folder}/blockjobd.log"
         for path in self.state_dir, self.socket_dir:
@@ -255,10 +256,13 @@ class Service(Client):
         return f"{BUILD}/service/blockjobd"
 
     def start(self, wait=True):
-        self.process = Process(
-            [*self.wrap, self.binary, f"--state-dir={self.state_dir}", f"--socket-dir={self.socket_dir}",
-             f"--config={self.config_path}", "--log-level=debug", *self.args],
-            self.log_path, env=self.bus.env, name="blockjobd")
+        argv = [*self.wrap, self.binary, f"--state-dir={self.state_dir}", f"--socket-dir={self.socket_dir}",
+                f"--config={self.config_path}", "--log-level=debug", *self.args]
+        env, fds = dict(self.bus.env), ()
+        if self.systemd:
+            argv, fds = self.systemd.command(argv)
+            env |= self.systemd.env
+        self.process = Process(argv, self.log_path, env=env, name="blockjobd", pass_fds=fds)
         self.started += 1
         if wait:
             self.bus.wait_name(PREFIX, self.process)

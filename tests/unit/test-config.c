@@ -23,6 +23,7 @@ static void defaults_are_as_documented(void) {
     g_assert_cmpstr(c->socket_dir, ==, "/run/blockjobd/qmp");
     g_assert_cmpuint(g_strv_length(c->target_folders), ==, 1);
     g_assert_cmpstr(c->target_folders[0], ==, "/var/lib/libvirt/images");
+    g_assert_cmpuint(c->idle_timeout, ==, 30 * SEC);
     g_assert_cmpuint(c->max_domains, ==, 1024);
     g_assert_cmpuint(c->max_jobs, ==, 1024);
     g_assert_cmpuint(c->max_jobs_per_uid, ==, 64);
@@ -44,7 +45,7 @@ static void every_key_is_read(void) {
     g_assert_cmpuint(parse(c,
                            "# comment\n; comment\n\n[Service]\r\n"
                            "StateDirectory = /srv/state/\n\tSocketDirectory=\t/srv/qmp\n"
-                           "TargetFolders=/srv/a: /srv/b b/ :\n"
+                           "TargetFolders=/srv/a: /srv/b b/ :\nIdleTimeout=infinity\n"
                            "[Limits]\nMaxDomains=1\nMaxJobs=2\nMaxJobsPerUser=3\n"
                            "[Jobs]\nKeepFinishedJobs=0\nKeepFinishedTime=0\nHistoryRows=infinity\n"
                            "HistoryTime=infinity\n"
@@ -57,6 +58,7 @@ static void every_key_is_read(void) {
     g_assert_cmpuint(g_strv_length(c->target_folders), ==, 2);
     g_assert_cmpstr(c->target_folders[0], ==, "/srv/a");
     g_assert_cmpstr(c->target_folders[1], ==, "/srv/b b");
+    g_assert_cmpuint(c->idle_timeout, ==, 0);
     g_assert_cmpuint(c->max_domains, ==, 1);
     g_assert_cmpuint(c->max_jobs, ==, 2);
     g_assert_cmpuint(c->max_jobs_per_uid, ==, 3);
@@ -311,6 +313,50 @@ static void a_file_that_is_named_must_be_there(void) {
     g_assert_nonnull(strstr(failure.message, "missing.conf"));
 }
 
+static void an_idle_timeout_is_never_shorter_than_a_second(void) {
+    g_autoptr(Config) c = config_new();
+
+    g_assert_cmpuint(parse(c, "[Service]\nIdleTimeout=0\n"), ==, 0);
+    g_assert_cmpuint(c->idle_timeout, ==, 0);
+    g_assert_cmpuint(parse(c, "[Service]\nIdleTimeout=999ms\n"), ==, 1);
+    g_assert_cmpuint(c->idle_timeout, ==, 0);
+    g_assert_cmpuint(parse(c, "[Service]\nIdleTimeout=1s\n"), ==, 0);
+    g_assert_cmpuint(c->idle_timeout, ==, SEC);
+}
+
+static void an_update_changes_what_does_not_need_a_start(void) {
+    g_autoptr(Config) c = config_new();
+    g_autoptr(Config) fresh = config_new();
+
+    g_assert_cmpuint(config_update(c, fresh), ==, 0);
+    g_assert_cmpuint(parse(fresh, "[Service]\nStateDirectory=/srv/s\nSocketDirectory=/srv/q\n"
+                                  "TargetFolders=/srv/a:/srv/b\n"
+                                  "[Limits]\nMaxJobs=7\n[Jobs]\nHistoryRows=8\n"
+                                  "[Qemu]\nCommandTimeout=9s\n"),
+                     ==, 0);
+    g_assert_cmpuint(config_update(c, fresh), ==, 4);
+    g_assert_cmpstr(c->state_dir, ==, "/var/lib/blockjobd");
+    g_assert_cmpstr(c->socket_dir, ==, "/run/blockjobd/qmp");
+    g_assert_cmpuint(g_strv_length(c->target_folders), ==, 2);
+    g_assert_cmpstr(c->target_folders[1], ==, "/srv/b");
+    g_assert_cmpuint(c->max_jobs, ==, 7);
+    g_assert_cmpuint(c->history_rows, ==, 8);
+    g_assert_cmpuint(c->qmp_timeout, ==, 9 * SEC);
+    g_assert_cmpuint(config_update(c, fresh), ==, 0);
+}
+
+static void what_is_wrong_in_files_is_counted(void) {
+    g_auto(Folders) f = {0};
+    folders_make(&f);
+    g_autoptr(Config) none = load(&f);
+
+    g_assert_cmpuint(none->warnings, ==, 0);
+    put(f.etc, "blockjobd.conf", "[Limits]\nMaxJobs=0\nrubbish\n");
+    put(f.etc, "blockjobd.conf.d/a.conf", "[Limits]\nNoSuchKey=1\n");
+    g_autoptr(Config) c = load(&f);
+    g_assert_cmpuint(c->warnings, ==, 3);
+}
+
 int main(int argc, char **argv) {
     g_test_init(&argc, &argv, NULL);
     log_set_max_level(LOG_ERR);
@@ -328,5 +374,8 @@ int main(int argc, char **argv) {
     TEST(drop_ins_override_in_the_order_of_their_names);
     TEST(a_drop_in_hides_its_namesake_and_dev_null_masks_it);
     TEST(a_file_that_is_named_must_be_there);
+    TEST(an_idle_timeout_is_never_shorter_than_a_second);
+    TEST(an_update_changes_what_does_not_need_a_start);
+    TEST(what_is_wrong_in_files_is_counted);
     return g_test_run();
 }
