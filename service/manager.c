@@ -228,7 +228,17 @@ static void dismiss(Manager *m, Job *j, JournalDone done, void *userdata) {
     Dismissing *d = g_new0(Dismissing, 1);
 
     *d = (Dismissing){m, job_id(j), done, userdata};
+    journal_cork(m->journal);
+    for (guint i = 0; i < job_parts(j)->len; i++) { /* the members of a group leave with it */
+        Job *part = job_parts(j)->pdata[i];
+        if (part == j)
+            continue;
+        Dismissing *with = g_new0(Dismissing, 1);
+        *with = (Dismissing){m, job_id(part), NULL, NULL};
+        job_unexport(part, on_unexported, with);
+    }
     job_unexport(j, on_unexported, d);
+    journal_uncork(m->journal);
 }
 
 static int by_end(const void *a, const void *b) {
@@ -247,7 +257,7 @@ void manager_retire(Manager *m) {
         return;
     g_hash_table_iter_init(&iter, m->jobs);
     while (g_hash_table_iter_next(&iter, NULL, &value))
-        if (!job_is_active(value))
+        if (!job_is_active(value) && job_group_id(value) == 0)
             g_ptr_array_add(finished, value);
     g_ptr_array_sort(finished, by_end);
     for (guint i = m->config->keep_finished; i < finished->len; i++) {
@@ -302,7 +312,7 @@ void manager_start_job(Manager *m, Job *j, Disk *disk, JournalDone done, void *u
 
 /* ── copies ── */
 
-static bool check_limits(Manager *m, uint32_t uid, Failure *f) {
+bool manager_check_limits(Manager *m, unsigned n, uint32_t uid, Failure *f) {
     unsigned own = 0;
     GHashTableIter iter;
     void *value;
@@ -316,7 +326,7 @@ static bool check_limits(Manager *m, uint32_t uid, Failure *f) {
     g_hash_table_iter_init(&iter, m->jobs);
     while (g_hash_table_iter_next(&iter, NULL, &value))
         own += job_is_active(value) && job_owner(value) == uid;
-    if (m->n_active >= m->config->max_jobs || own >= m->config->max_jobs_per_uid)
+    if (m->n_active + n > m->config->max_jobs || own + n > m->config->max_jobs_per_uid)
         return failure_set(
             f, FAILURE_LIMIT_REACHED,
             "Too many jobs are active (%u of yours, %u in all); wait until some have ended.", own,
@@ -324,7 +334,7 @@ static bool check_limits(Manager *m, uint32_t uid, Failure *f) {
     return true;
 }
 
-static bool check_not_busy(const Disk *disk, Failure *f) {
+bool manager_check_not_busy(const Disk *disk, Failure *f) {
     const Job *busy = disk_job(disk);
 
     if (domain_is_forgotten(disk->domain))
@@ -340,7 +350,7 @@ static bool check_not_busy(const Disk *disk, Failure *f) {
 }
 
 /* Two jobs must not write the same image, also before the first has locked it in QEMU. */
-static bool check_target_is_free(Manager *m, const char *target, Failure *f) {
+bool manager_check_target_is_free(Manager *m, const char *target, Failure *f) {
     GHashTableIter iter;
     void *value;
 
@@ -354,7 +364,7 @@ static bool check_target_is_free(Manager *m, const char *target, Failure *f) {
     return true;
 }
 
-static Job *job_by_request(Manager *m, const char *request_id, uint32_t uid) {
+Job *manager_job_by_request(Manager *m, const char *request_id, uint32_t uid) {
     GHashTableIter iter;
     void *value;
 
@@ -371,14 +381,15 @@ bool manager_copy_check(Manager *m, Disk *disk, const CopyOptions *o, uint32_t u
                         uint64_t *ret_free, uint64_t *ret_needed, Failure *f) {
     g_autoptr(Target) target = NULL;
 
-    return copy_options_check(o, f) && check_limits(m, uid, f) && check_not_busy(disk, f) &&
-           (o->fd >= 0 || check_target_is_free(m, o->target, f)) &&
+    return copy_options_check(o, f) && manager_check_limits(m, 1, uid, f) &&
+           manager_check_not_busy(disk, f) &&
+           (o->fd >= 0 || manager_check_target_is_free(m, o->target, f)) &&
            copy_check(disk, o, &target, ret_free, ret_needed, f);
 }
 
 bool manager_copy(Manager *m, Disk *disk, CopyOptions *o, uint32_t uid, JournalDone done,
                   void *userdata, Job **ret, bool *ret_again, Failure *f) {
-    Job *again = job_by_request(m, o->request_id, uid);
+    Job *again = manager_job_by_request(m, o->request_id, uid);
     Target *target = NULL;
 
     if (again) {
@@ -386,8 +397,9 @@ bool manager_copy(Manager *m, Disk *disk, CopyOptions *o, uint32_t uid, JournalD
         *ret_again = true;
         return true;
     }
-    if (!copy_options_check(o, f) || !check_limits(m, uid, f) || !check_not_busy(disk, f) ||
-        (o->fd < 0 && !check_target_is_free(m, o->target, f)) ||
+    if (!copy_options_check(o, f) || !manager_check_limits(m, 1, uid, f) ||
+        !manager_check_not_busy(disk, f) ||
+        (o->fd < 0 && !manager_check_target_is_free(m, o->target, f)) ||
         !copy_check(disk, o, &target, NULL, NULL, f))
         return false;
     Job *j = copy_new(journal_new_id(m->journal), disk, o, target, uid);
@@ -402,6 +414,12 @@ bool manager_dismiss(Manager *m, Job *j, JournalDone done, void *userdata, Failu
         return failure_set(f, FAILURE_NOT_READY,
                            "Job %" PRIu64 " is %s; only a concluded job can be dismissed.",
                            job_id(j), job_info(j).state);
+    if (job_group_id(j) != 0)
+        return failure_set(f, FAILURE_NOT_SUPPORTED,
+                           "Job %" PRIu64
+                           " is a member of a group and is dismissed with it: dismiss job %" PRIu64
+                           ".",
+                           job_id(j), job_group_id(j));
     dismiss(m, j, done, userdata);
     return true;
 }
@@ -557,6 +575,23 @@ static void restore_domains(Manager *m) {
     }
 }
 
+/* All are there: members find their groups, then each takes up its work. */
+static void resume_jobs(Manager *m) {
+    GHashTableIter iter;
+    void *value;
+
+    g_hash_table_iter_init(&iter, m->jobs);
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        if (job_group_id(value) != 0)
+            group_restore_member(value, manager_job(m, job_group_id(value)));
+    g_hash_table_iter_init(&iter, m->jobs);
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        group_restore(value);
+    g_hash_table_iter_init(&iter, m->jobs);
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        job_resume_after_restart(value, m->journal, m->event, &manager_job_hooks, m);
+}
+
 static void restore_jobs(Manager *m) {
     g_autoptr(GPtrArray) jobs = journal_take_jobs(m->journal);
 
@@ -579,8 +614,8 @@ static void restore_jobs(Manager *m) {
         Disk *disk = job_disk(j);
         if (disk && job_is_active(j))
             disk->job = j;
-        job_resume_after_restart(j, m->journal, m->event, &manager_job_hooks, m);
     }
+    resume_jobs(m);
 }
 
 static void free_job(void *j) {

@@ -74,6 +74,14 @@ bool manager_copy(Manager *m, Disk *disk, CopyOptions *o, uint32_t uid, JournalD
 /* The same checks without doing it. */
 bool manager_copy_check(Manager *m, Disk *disk, const CopyOptions *o, uint32_t uid,
                         uint64_t *ret_free, uint64_t *ret_needed, Failure *f);
+/* The same for several disks of one domain, which end together: all checks before anything is made; *ret is the group. */
+typedef struct {
+    char *disk; /* name */
+    CopyOptions copy;
+} DiskCopy;
+bool manager_copy_disks(Manager *m, Domain *d, GPtrArray *copies, GroupOptions *o, uint32_t uid,
+                        JournalDone done, void *userdata, Job **ret, bool *ret_again, Failure *f);
+Disk *manager_disk(Domain *d, const char *name, Failure *f);
 bool manager_dismiss(Manager *m, Job *j, JournalDone done, void *userdata, Failure *f);
 /* Live or persistent XML of a domain; owned by the caller. NULL with f. */
 char *manager_domain_xml(Manager *m, Domain *d, bool persistent, Failure *f);

@@ -47,10 +47,8 @@ const Change disk_changes[] = {
 
 /* ── Copy and Check ── */
 
-/* As auth_check(), for everything that the options ask for. By words only: no file is touched
- * before. */
-static int authorize_copy(Bus *b, sd_bus_message *m, const Disk *disk, const CopyOptions *o,
-                          const char *verb, Failure *f) {
+int bus_authorize_copy(Bus *b, sd_bus_message *m, const Disk *disk, const CopyOptions *o,
+                       const char *verb, Failure *f) {
     bool harmless =
         o->fd >= 0 ||
         (!o->existing && target_in_folders(o->target, manager_config(b->manager)->target_folders));
@@ -73,10 +71,9 @@ static int authorize_copy(Bus *b, sd_bus_message *m, const Disk *disk, const Cop
     return r;
 }
 
-static void on_copied(int error, void *userdata) {
-    Call *c = userdata;
+void bus_job_made(int error, void *call) {
+    Call *c = call;
 
-    /* Also those who asked for the same job again with the same request-id. */
     calls_answer_new_job(c->bus, c->new_job, error);
 }
 
@@ -99,7 +96,7 @@ static int method_copy(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return bus_fail(error, &f);
     if (bus_hold(b, disk->domain, m))
         return 1;
-    r = authorize_copy(b, m, disk, &o, "copy", &f);
+    r = bus_authorize_copy(b, m, disk, &o, "copy", &f);
     if (r > 0)
         r = auth_sender_uid(b->auth, m, &uid, &f);
     if (r == 0)
@@ -108,7 +105,7 @@ static int method_copy(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return bus_fail(error, &f);
 
     g_autoptr(Call) c = call_new(b, m);
-    if (!manager_copy(b->manager, disk, &o, uid, on_copied, c, &j, &again, &f))
+    if (!manager_copy(b->manager, disk, &o, uid, bus_job_made, c, &j, &again, &f))
         return bus_fail(error, &f);
     if (again && bus_has(b, job_info(j).path))
         return sd_bus_reply_method_return(m, "to", job_id(j), job_info(j).path);
@@ -158,7 +155,7 @@ static int method_check(sd_bus_message *m, void *userdata, sd_bus_error *error) 
     if (!copy_options_check(&o, &f))
         return f.kind == FAILURE_INVALID_ARGS ? bus_fail(error, &f)
                                               : reply_check(m, false, 0, 0, &f);
-    r = authorize_copy(b, m, disk, &o, "check", &f);
+    r = bus_authorize_copy(b, m, disk, &o, "check", &f);
     if (r > 0)
         r = auth_sender_uid(b->auth, m, &uid, &f);
     if (r == 0)

@@ -112,6 +112,111 @@ static int method_detach(sd_bus_message *m, void *userdata, sd_bus_error *error)
     return 1;
 }
 
+static void disk_copy_free(void *data) {
+    DiskCopy *c = data;
+
+    copy_options_clear(&c->copy);
+    g_free(c->disk);
+    g_free(c);
+}
+
+/* a(ssa{sv}). NULL: *ret_errno is negative, or f says why. */
+static GPtrArray *read_copies(sd_bus_message *m, int *ret_errno, Failure *f) {
+    g_autoptr(GPtrArray) copies = g_ptr_array_new_with_free_func(disk_copy_free);
+    const char *disk, *target;
+    int r = sd_bus_message_enter_container(m, 'a', "(ssa{sv})");
+
+    while (r >= 0 && (r = sd_bus_message_enter_container(m, 'r', "ssa{sv}")) > 0) {
+        g_auto(Failure) why = {0};
+        r = sd_bus_message_read(m, "ss", &disk, &target);
+        if (r < 0)
+            break;
+        if (copies->len == GROUP_MAX) {
+            failure_set(f, FAILURE_INVALID_ARGS, "At most %d disks can be copied together.",
+                        GROUP_MAX);
+            return NULL;
+        }
+        DiskCopy *c = g_new0(DiskCopy, 1);
+        copy_options_init(&c->copy);
+        c->disk = g_strdup(disk);
+        g_ptr_array_add(copies, c);
+        if (!member_options_read(m, target, &c->copy, &why)) {
+            failure_set(f, why.kind, "Disk \"%.64s\": %s", disk, why.message);
+            return NULL;
+        }
+        r = sd_bus_message_exit_container(m);
+    }
+    if (r >= 0)
+        r = sd_bus_message_exit_container(m);
+    *ret_errno = r;
+    if (r >= 0 && copies->len == 0)
+        failure_set(f, FAILURE_INVALID_ARGS, "No disk is named: name one at least.");
+    return r >= 0 && copies->len > 0 ? g_steal_pointer(&copies) : NULL;
+}
+
+/* Checked by their words before anybody is asked for them. */
+static bool check_copies(Domain *d, GPtrArray *copies, OnReady on_ready, Failure *f) {
+    for (guint i = 0; i < copies->len; i++) {
+        DiskCopy *c = copies->pdata[i];
+        g_auto(Failure) why = {0};
+        c->copy.on_ready = on_ready;
+        if (!manager_disk(d, c->disk, f))
+            return false;
+        if (!copy_options_check(&c->copy, &why))
+            return failure_set(f, why.kind, "Disk \"%s\": %s", c->disk, why.message);
+    }
+    return true;
+}
+
+static int authorize_copies(Bus *b, sd_bus_message *m, Domain *d, GPtrArray *copies, Failure *f) {
+    int r = 1;
+
+    for (guint i = 0; i < copies->len && r > 0; i++) {
+        const DiskCopy *c = copies->pdata[i];
+        const Disk *disk = manager_disk(d, c->disk, f);
+        r = disk ? bus_authorize_copy(b, m, disk, &c->copy, "copy", f) : -ENOENT;
+    }
+    return r;
+}
+
+static int method_copy_disks(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+    DomainFound *found = userdata;
+    Bus *b = found->bus;
+    Domain *d = found->domain;
+    g_auto(GroupOptions) o = {0};
+    g_auto(Failure) f = {0};
+    uint32_t uid;
+    Job *j;
+    bool again;
+    int r = 0;
+    g_autoptr(GPtrArray) copies = read_copies(m, &r, &f);
+
+    if (r < 0)
+        return r;
+    if (!copies || !group_options_read(m, &o, &f))
+        return bus_fail(error, &f);
+    if (bus_hold(b, d, m))
+        return 1;
+    if (!check_copies(d, copies, o.on_ready, &f))
+        return bus_fail(error, &f);
+    r = authorize_copies(b, m, d, copies, &f);
+    if (r > 0)
+        r = auth_sender_uid(b->auth, m, &uid, &f);
+    if (r == 0)
+        return 1;
+    if (r < 0)
+        return bus_fail(error, &f);
+
+    g_autoptr(Call) c = call_new(b, m);
+    if (!manager_copy_disks(b->manager, d, copies, &o, uid, bus_job_made, c, &j, &again, &f))
+        return bus_fail(error, &f);
+    if (again && bus_has(b, job_info(j).path))
+        return sd_bus_reply_method_return(m, "to", job_id(j), job_info(j).path);
+    c->new_job = job_id(j);
+    g_steal_pointer(&c);
+    return 1;
+}
+
 #define TEXT(name, field, flags)                                                                   \
     SD_BUS_PROPERTY(name, "s", property_get_text, offsetof(DomainFound, field), flags)
 
@@ -126,6 +231,10 @@ const sd_bus_vtable domain_vtable[] = {
     TEXT("Definition", definition, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
     SD_BUS_PROPERTY("Disks", "ao", get_disks, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
     SD_BUS_PROPERTY("Jobs", "ao", get_jobs, 0, SD_BUS_VTABLE_PROPERTY_EMITS_CHANGE),
+    SD_BUS_METHOD_WITH_ARGS("CopyDisks",
+                            SD_BUS_ARGS("a(ssa{sv})", disk_target_options, "a{sv}", options),
+                            SD_BUS_RESULT("t", id, "o", job),
+                            method_copy_disks, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_ARGS("GetXML", SD_BUS_ARGS("a{sv}", options), SD_BUS_RESULT("s", xml),
                             method_get_xml, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_ARGS("Detach", SD_BUS_ARGS("a{sv}", options), SD_BUS_NO_RESULT,

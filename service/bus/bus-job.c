@@ -9,7 +9,8 @@
 #include "util.h"
 
 void job_found(Bus *b, Job *j) {
-    b->job = (JobFound){.bus = b, .job = j, .group = "/", .info = job_info(j)};
+    b->job = (JobFound){.bus = b, .job = j, .info = job_info(j)};
+    b->job.group = b->job.info.group;
     /* A job may outlive its domain. */
     b->job.domain = *b->job.info.domain_path ? b->job.info.domain_path : "/";
 }

@@ -80,6 +80,11 @@ bool bus_has(const Bus *b, const char *path);
 void domain_found(Bus *b, Domain *d);
 void disk_found(Bus *b, Disk *disk);
 void job_found(Bus *b, Job *j);
+/* As auth_check(), for everything that the options of one copy ask for. By words only: no file is touched before. */
+int bus_authorize_copy(Bus *b, sd_bus_message *m, const Disk *disk, const CopyOptions *o,
+                       const char *verb, Failure *f);
+/* JournalDone of a Call that has made a job: answers it, and those who asked for the same one again. */
+void bus_job_made(int error, void *call);
 /* Names of the properties behind the bits of DomainChange, …; ended by one without a name. */
 typedef struct {
     unsigned what;

@@ -275,7 +275,6 @@ static const Option copy_table[] = {
      .words = WORDS("stop", "report", "enospc")},
     {"on-target-error", OPTION_WORD, FIELD(on_target_error),
      .words = WORDS("stop", "report", "enospc")},
-    {"on-ready", OPTION_INDEX, FIELD(on_ready), .words = on_ready_words},
     {"cluster-size", OPTION_POWER, FIELD(cluster_size), 512, 2 * MIB, "bytes"},
     {"preallocation", OPTION_WORD, FIELD(preallocation),
      .words = WORDS("off", "metadata", "falloc", "full")},
@@ -283,22 +282,52 @@ static const Option copy_table[] = {
     {"detect-zeroes", OPTION_WORD, FIELD(detect_zeroes), .words = WORDS("unmap", "on", "off")},
     {"cache", OPTION_WORD, FIELD(cache), .words = WORDS("direct", "writeback")},
     {"aio", OPTION_WORD, FIELD(aio), .words = WORDS("native", "threads")},
-    {"pause-guest", OPTION_BOOL, FIELD(pause_guest)},
-    {"max-pause", OPTION_UINT64, FIELD(max_pause), 0, INT64_MAX, "microseconds"},
     {"delete-source", OPTION_BOOL, FIELD(delete_source)},
     {"delete-target", OPTION_BOOL, FIELD(delete_target)},
     {"force", OPTION_BOOL, FIELD(force)},
+    /* of the end; in a group, the group's */
+    {"on-ready", OPTION_INDEX, FIELD(on_ready), .words = on_ready_words},
+    {"pause-guest", OPTION_BOOL, FIELD(pause_guest)},
+    {"max-pause", OPTION_UINT64, FIELD(max_pause), 0, INT64_MAX, "microseconds"},
     {"request-id", OPTION_STRING, FIELD(request_id), .max = 64},
 };
 #undef FIELD
+#define N_MEMBER_OPTIONS (G_N_ELEMENTS(copy_table) - 4)
 
-bool copy_options_read(sd_bus_message *m, const char *target, CopyOptions *o, Failure *f) {
+static bool target_options_read(sd_bus_message *m, size_t n, const char *target, CopyOptions *o,
+                                Failure *f) {
     /* A path has 4095 bytes at most; job/ says the rest about it. */
     if (strlen(target) > OPTION_STRING_MAX)
         return failure_set(f, FAILURE_INVALID_ARGS, "The target must have at most %d bytes.",
                            OPTION_STRING_MAX);
     o->target = g_strdup(target);
-    return options_read(m, copy_table, G_N_ELEMENTS(copy_table), o, f);
+    return options_read(m, copy_table, n, o, f);
+}
+
+bool copy_options_read(sd_bus_message *m, const char *target, CopyOptions *o, Failure *f) {
+    return target_options_read(m, G_N_ELEMENTS(copy_table), target, o, f);
+}
+
+bool member_options_read(sd_bus_message *m, const char *target, CopyOptions *o, Failure *f) {
+    return target_options_read(m, N_MEMBER_OPTIONS, target, o, f);
+}
+
+bool group_options_read(sd_bus_message *m, GroupOptions *o, Failure *f) {
+#define FIELD(name) offsetof(GroupOptions, name)
+    static const Option table[] = {
+        {"on-ready", OPTION_INDEX, FIELD(on_ready), .words = on_ready_words},
+        {"pause-guest", OPTION_BOOL, FIELD(pause_guest)},
+        {"max-pause", OPTION_UINT64, FIELD(max_pause), 0, INT64_MAX, "microseconds"},
+        {"request-id", OPTION_STRING, FIELD(request_id), .max = 64},
+    };
+#undef FIELD
+
+    *o = (GroupOptions){.pause_guest = true, .max_pause = USEC_PER_SEC};
+    return options_read(m, table, G_N_ELEMENTS(table), o, f);
+}
+
+void group_options_clear(GroupOptions *o) {
+    g_clear_pointer(&o->request_id, g_free);
 }
 
 static const EndOptions end_defaults = {

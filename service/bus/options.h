@@ -61,6 +61,11 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(JournalFilter, journal_filter_clear)
 /* One for each method; all set the defaults of what is not given. */
 /* o has been through copy_options_init() and gets a copy of target. */
 bool copy_options_read(sd_bus_message *m, const char *target, CopyOptions *o, Failure *f);
+/* Of one disk in CopyDisks(): without the keys of the end, which are the group's. */
+bool member_options_read(sd_bus_message *m, const char *target, CopyOptions *o, Failure *f);
+bool group_options_read(sd_bus_message *m, GroupOptions *o, Failure *f);
+void group_options_clear(GroupOptions *o);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(GroupOptions, group_options_clear)
 bool end_options_read(sd_bus_message *m, EndOptions *o, Failure *f);    /* Pivot, Finish */
 bool cancel_options_read(sd_bus_message *m, EndOptions *o, Failure *f); /* Cancel */
 bool attach_options_read(sd_bus_message *m, AttachOptions *o, Failure *f);

@@ -29,6 +29,8 @@ static void batch_go(Job *j, QmpBatchDone done, unsigned scope) {
         j->busy = j->again = false;
     }
     job_look_again(j, scope);
+    for (guint i = 0; i < j->parts->len; i++)
+        ((Job *) j->parts->pdata[i])->fresh = j->fresh;
     qmp_uncork(qmp);
 }
 
@@ -50,7 +52,10 @@ void job_back_out(Job *j, FailureKind kind, const char *message) {
     j->on_ready = ON_READY_WAIT;
     j->asked = j->prepared = false;
     job_set_error(j, kind, "%s", message);
+    journal_cork(j->journal);
+    group_follow(j, EVENT_BACK_OUT, "backed out");
     job_commit(j, JOB_CHANGED_STATE | JOB_CHANGED_ON_READY, "backed out", NULL);
+    journal_uncork(j->journal);
 }
 
 /* ── records ── */
@@ -124,7 +129,12 @@ static void act_complete(Job *j) {
         j->stopped = true;
         j->halt_since = now_monotonic();
     }
-    j->kind->complete(j, b);
+    for (guint i = 0; i < j->parts->len; i++) {
+        Job *part = j->parts->pdata[i];
+        const QemuJob *q = job_in_qemu(part);
+        if (q && q->phase == QJOB_READY)
+            part->kind->complete(part, b);
+    }
     j->asked = true;
     batch_go(j, on_completed, LOOK_LIST); /* pending already, as a rule; else its event tells */
 }
@@ -151,7 +161,10 @@ static void act_decide(Job *j) {
     }
     j->decided = true;
     j->deciding = j->hold_since;
+    journal_cork(j->journal);
+    group_follow(j, EVENT_DECIDE, "decided");
     job_commit(j, 0, "decided", told_decided);
+    journal_uncork(j->journal);
 }
 
 void job_guest_goes_on(Job *j) {
@@ -175,21 +188,43 @@ void job_guest_goes_on(Job *j) {
 static void on_finalized(const QmpBatchResult *result, void *userdata) {
     Job *j = userdata;
 
-    j->finalized = result->error == 0;
+    for (guint i = 0; i < j->parts->len; i++) {
+        Job *part = j->parts->pdata[i];
+        part->finalized = part->end_looked && result->error == 0;
+    }
+    if (result->error == 0 && !j->halted && j->hold_since > 0) {
+        uint64_t waited = now_monotonic() - j->hold_since;
+        j->guest_paused += waited;
+        log_info("Job %" PRIu64 ": the guest's writes waited for %.1f ms.", j->id,
+                 (double) waited / 1000);
+    }
     action_answered(j, result, "to finalize");
+}
+
+static bool is_pending(const Job *j) {
+    const QemuJob *q = job_in_qemu(j);
+    return q && q->phase == QJOB_PENDING;
 }
 
 static void act_finalize(Job *j) {
     QmpBatch *b = batch_new(j);
-    unsigned scope = LOOK_LIST | LOOK_BLOCK | (j->copy.under_filter ? LOOK_GRAPH : 0);
+    unsigned scope = LOOK_LIST | LOOK_BLOCK;
 
-    qmp_batch_add(b, false, "job-finalize", json_pack("{s:s}", "id", j->qemu_id), -1);
+    for (guint i = 0; i < j->parts->len; i++) {
+        Job *part = j->parts->pdata[i];
+        if (!is_pending(part))
+            continue;
+        qmp_batch_add(b, false, "job-finalize", json_pack("{s:s}", "id", part->qemu_id), -1);
+        part->end_looked = true;
+        scope |= part->copy.under_filter ? LOOK_GRAPH : 0;
+    }
     if (j->halted) {
         qmp_batch_add(b, true, "cont", NULL, -1);
         scope |= LOOK_STATUS; /* does it run? */
     }
-    j->kind->finalize(j, b);
-    j->end_looked = true;
+    for (guint i = 0; i < j->parts->len; i++)
+        if (is_pending(j->parts->pdata[i]))
+            ((Job *) j->parts->pdata[i])->kind->finalize(j->parts->pdata[i], b);
     batch_go(j, on_finalized, scope);
 }
 
@@ -216,8 +251,23 @@ static void on_aborted(const QmpBatchResult *result, void *userdata) {
 }
 
 static void act_abort(Job *j) {
-    qmp_batch_add(batch_new(j), false, "job-cancel", json_pack("{s:s}", "id", j->qemu_id), -1);
-    j->aborting = j->end_looked = true;
+    QmpBatch *b = batch_new(j);
+
+    if (job_is_group(j) && j->error == FAILURE_NONE)
+        job_set_error(j, FAILURE_QEMU,
+                      "Not all disks of the group came to the common point in time, so none was "
+                      "switched and the guest goes on.%s%s",
+                      j->refused ? " QEMU says: " : "", j->refused ? j->refused : "");
+    for (guint i = 0; i < j->parts->len; i++) {
+        Job *part = j->parts->pdata[i];
+        const QemuJob *q = job_in_qemu(part);
+        bool there = q && (q->phase == QJOB_RUNNING || q->phase == QJOB_READY || is_pending(part));
+        if (part != j && (!there || part->aborting || part->intent == INTENT_CANCEL))
+            continue; /* a member that is cancelled by itself */
+        qmp_batch_add(b, false, "job-cancel", json_pack("{s:s}", "id", part->qemu_id), -1);
+        part->end_looked = true;
+    }
+    j->aborting = true;
     batch_go(j, on_aborted, LOOK_JOBS | LOOK_DISKS);
 }
 
@@ -241,12 +291,23 @@ static void settle_lost(Job *j) {
                       j->copy.source_path, j->target);
 }
 
+/* QEMU's words are then only those of our own job-cancel. */
+static bool is_given_up_with_group(const Job *j, const QemuJob *q) {
+    return j->group && j->group->error != FAILURE_NONE &&
+           (!q || !q->error || strstr(q->error, "cancel"));
+}
+
 static void settle_failed(Job *j, const char *why) {
     const QemuJob *q = job_in_qemu(j);
 
     if (j->error != FAILURE_NONE && j->io == IO_OK)
         return; /* said already */
-    if (q && q->error)
+    if (is_given_up_with_group(j, q))
+        job_set_error(j, j->group->error,
+                      "The job was ended with its group, job %" PRIu64
+                      ", which could not be brought to its end; the guest stays on its source.",
+                      j->group_id);
+    else if (q && q->error)
         job_set_error(j, strstr(q->error, "No space left") ? FAILURE_NO_SPACE : FAILURE_QEMU,
                       "The job failed and the guest stays on its source. QEMU says: %s", q->error);
     else
@@ -275,7 +336,9 @@ void job_record_result(Job *j) {
 
 static void act_settle(Job *j, const Step *step) {
     j->result = step->result;
-    if (step->result == RESULT_LOST)
+    if (job_is_group(j) && (step->result == RESULT_LOST || step->result == RESULT_FAILED))
+        group_set_error(j);
+    else if (step->result == RESULT_LOST)
         settle_lost(j);
     else if (step->result == RESULT_FAILED)
         settle_failed(j, step->why);
@@ -298,7 +361,7 @@ static void told_concluded(Job *j) {
     j->hooks.finished(j, j->userdata);
 }
 
-static void act_conclude(Job *j) {
+void job_conclude(Job *j) {
     job_transition(j, EVENT_CONCLUDE);
     j->finished = now_realtime();
     j->io = IO_OK;
@@ -308,12 +371,19 @@ static void act_conclude(Job *j) {
             j->progress.total; /* the target has everything, whenever it was counted last */
     j->progress.rate = 0;
     j->progress.expected_end = 0;
+    job_commit(j, JOB_CHANGED_STATE | JOB_CHANGED_IO | JOB_CHANGED_PROGRESS, j->error_message,
+               told_concluded);
+}
+
+static void act_conclude(Job *j) {
     /* Where its disk stands now must be known as long as how the job ended: one transaction. */
     journal_cork(j->journal);
     if (j->domain && domain_needs_saving(j->domain))
         domain_save(j->domain, NULL, NULL, NULL);
-    job_commit(j, JOB_CHANGED_STATE | JOB_CHANGED_IO | JOB_CHANGED_PROGRESS, j->error_message,
-               told_concluded);
+    if (job_is_group(j))
+        for (guint i = 0; i < j->parts->len; i++)
+            job_conclude(j->parts->pdata[i]);
+    job_conclude(j);
     journal_uncork(j->journal);
 }
 

@@ -7,8 +7,13 @@
 #include "log.h"
 
 typedef struct {
-    char *definition, *disk, *tag;
-    GPtrArray *images; /* JobImage*, what the definition is to name */
+    char *name;
+    GPtrArray *images; /* JobImage* */
+} FileDisk;
+
+typedef struct {
+    char *definition, *tag;
+    GPtrArray *disks;  /* FileDisk*, what the definition is to name */
     GPtrArray *doomed; /* JobImage*, to be deleted */
     bool rewrite, discard;
     Failure failure;
@@ -35,13 +40,20 @@ void job_image_add(GPtrArray *images, const char *path, const char *format, bool
     g_ptr_array_add(images, image);
 }
 
+static void file_disk_free(void *data) {
+    FileDisk *disk = data;
+
+    g_free(disk->name);
+    g_ptr_array_unref(disk->images);
+    g_free(disk);
+}
+
 static void file_work_free(void *data) {
     FileWork *w = data;
 
     g_free(w->definition);
-    g_free(w->disk);
     g_free(w->tag);
-    g_ptr_array_unref(w->images);
+    g_ptr_array_unref(w->disks);
     g_ptr_array_unref(w->doomed);
     g_free(w->warning);
     failure_clear(&w->failure);
@@ -52,32 +64,48 @@ static FileWork *file_work_new(const Job *j) {
     FileWork *w = g_new0(FileWork, 1);
 
     w->definition = g_strdup(j->copy.definition);
-    w->disk = g_strdup(j->disk);
     w->tag = g_strdup(j->tag);
-    w->images = g_ptr_array_new_with_free_func(job_image_free);
+    w->disks = g_ptr_array_new_with_free_func(file_disk_free);
     w->doomed = g_ptr_array_new_with_free_func(job_image_free);
-    if (w->definition)
-        j->kind->images_after(j, w->images);
     return w;
+}
+
+/* The definition is to name the images on which the part of the job that has this result ends. */
+static void add_disks(FileWork *w, const Job *j, JobResult result) {
+    for (guint i = 0; w->definition && i < j->parts->len; i++) {
+        const Job *part = j->parts->pdata[i];
+        if (part->result != result)
+            continue;
+        FileDisk *disk = g_new0(FileDisk, 1);
+        disk->name = g_strdup(part->disk);
+        disk->images = g_ptr_array_new_with_free_func(job_image_free);
+        part->kind->images_after(part, disk->images);
+        g_ptr_array_add(w->disks, disk);
+    }
 }
 
 /* ── the definition ── */
 
-/* The definition with the disk on its new images; NULL with w->failure. changed: it says something else now. */
-static char *definition_after(FileWork *w, bool *changed) {
-    g_autoptr(DomainXml) xml = NULL;
-    g_autofree XmlImage *chain = g_new0(XmlImage, w->images->len);
+static bool xml_set_images(DomainXml *xml, const FileDisk *disk, Failure *f) {
+    g_autofree XmlImage *chain = g_new0(XmlImage, disk->images->len);
 
-    for (guint i = 0; i < w->images->len; i++) {
-        const JobImage *image = w->images->pdata[i];
+    for (guint i = 0; i < disk->images->len; i++) {
+        const JobImage *image = disk->images->pdata[i];
         chain[i] = (XmlImage){image->path, image->format, image->block};
     }
+    return domain_xml_set_disk(xml, disk->name, chain, disk->images->len, chain[0].block, false, f);
+}
+
+/* The definition with the disks on their new images; NULL with w->failure. changed: it says something else now. */
+static char *definition_after(FileWork *w, bool *changed) {
+    g_autoptr(DomainXml) xml = NULL;
+
     if (!domain_xml_load(w->definition, &xml, &w->failure))
         return NULL;
     g_autofree char *before = domain_xml_to_text(xml);
-    if (!domain_xml_set_disk(xml, w->disk, chain, w->images->len, chain[0].block, false,
-                             &w->failure))
-        return NULL;
+    for (guint i = 0; i < w->disks->len; i++)
+        if (!xml_set_images(xml, w->disks->pdata[i], &w->failure))
+            return NULL;
     g_autofree char *text = domain_xml_to_text(xml);
     *changed = !g_str_equal(before, text);
     return g_steal_pointer(&text);
@@ -124,7 +152,10 @@ static void on_prepared(int error, void *userdata) {
 }
 
 void files_prepare(Job *j) {
-    j->work = file_work_new(j);
+    FileWork *w = file_work_new(j);
+
+    add_disks(w, j, RESULT_NONE);
+    j->work = w;
     journal_run(j->journal, run_prepare, j->work, file_work_free, on_prepared, j, &j->file_work);
 }
 
@@ -137,16 +168,25 @@ static bool definition_is_right(FileWork *w) {
 }
 
 static void work_rewrite(FileWork *w) {
-    int r = definition_commit(w->definition, w->tag);
-    const JobImage *now = w->images->pdata[0];
+    g_autoptr(GString) now = g_string_new(NULL);
+    /* What was prepared is not what has come about: not all members of a group have got there. */
+    int r = w->discard ? definition_discard(w->definition, w->tag) : 0;
 
+    if (r == 0)
+        r = definition_commit(w->definition, w->tag);
     /* Prepared by nobody (another program's command switched the guest), or the prepared file was lost. */
     if (r == 0 && !definition_is_right(w) && work_prepare(w))
         r = definition_commit(w->definition, w->tag);
     if (r < 0 || w->failure.kind != FAILURE_NONE)
-        w->warning = g_strdup_printf("The definition \"%s\" still names the old image of disk "
-                                     "%s, change it to \"%s\": %s",
-                                     w->definition, w->disk, now->path,
+        for (guint i = 0; i < w->disks->len; i++) {
+            const FileDisk *disk = w->disks->pdata[i];
+            const JobImage *image = disk->images->pdata[0];
+            g_string_append_printf(now, "%sdisk %s, change it to \"%s\"", i ? ", and of " : "",
+                                   disk->name, image->path);
+        }
+    if (now->len > 0)
+        w->warning = g_strdup_printf("The definition \"%s\" still names the old image of %s: %s",
+                                     w->definition, now->str,
                                      w->failure.message ? w->failure.message : g_strerror(-r));
 }
 
@@ -202,9 +242,11 @@ static void on_cleaned(int error, void *userdata) {
 void files_clean(Job *j) {
     FileWork *w = file_work_new(j);
 
-    w->rewrite = w->definition && j->result == RESULT_PIVOTED;
-    w->discard = w->definition && j->intent == INTENT_PIVOT && !w->rewrite;
-    j->kind->doomed(j, w->doomed);
+    add_disks(w, j, RESULT_PIVOTED);
+    w->rewrite = w->disks->len > 0;
+    w->discard = w->definition && j->intent == INTENT_PIVOT && w->disks->len < j->parts->len;
+    if (j->kind->doomed)
+        j->kind->doomed(j, w->doomed);
     if (!w->rewrite && !w->discard && w->doomed->len == 0) {
         file_work_free(w);
         j->clean = true;

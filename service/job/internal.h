@@ -20,7 +20,7 @@ struct JobKind {
     void (*finalize)(Job *j, QmpBatch *b);
     /* The images that the definition is to name when the end has been brought about, active layer first: job_image_add(). */
     void (*images_after)(const Job *j, GPtrArray *images);
-    /* By result: the files that are to be deleted, and a warning where one is left that is of no use. */
+    /* By result: the files that are to be deleted, and a warning where one is left that is of no use. May be NULL. */
     void (*doomed)(Job *j, GPtrArray *images);
     /* Finishing work by result: nodes, then files_clean(); idempotent. */
     void (*clean)(Job *j);
@@ -28,10 +28,10 @@ struct JobKind {
     void (*started)(Job *j);
     /* An active job came back from the journal; before the first look. May be NULL. */
     void (*restored)(Job *j);
-    /* Still possible to decide? E.g. the target is still there. */
+    /* Still possible to decide? E.g. the target is still there. Of a group: for all members. */
     bool (*may_decide)(const Job *j, Failure *f);
 };
-extern const JobKind kind_copy, kind_foreign;
+extern const JobKind kind_copy, kind_foreign, kind_group;
 
 /* What a copy needs to know over restarts. */
 typedef struct {
@@ -85,9 +85,14 @@ struct Job {
     char *copy_mode;
     GPtrArray *warnings; /* char*, NULL-terminated */
     Instance instance;
+    uint64_t group_id;  /* 0 = in none */
+    uint32_t n_members; /* of a group, as it was made */
     Copy copy;
 
     /* this run's */
+    Job *group; /* NULL = in none; alive as long as this */
+    GPtrArray
+        *parts; /* Job*, borrowed: whose block jobs QEMU has: itself; of a group its members */
     struct {
         JobState state;
         JobResult result;
@@ -143,6 +148,7 @@ typedef enum {
     EVENT_PIVOT,
     EVENT_FINISH,
     EVENT_BACK_OUT,
+    EVENT_DECIDE, /* of a member: it stands at the common point */
     EVENT_CANCEL,
     EVENT_CONCLUDE,
     _EVENT_MAX
@@ -163,6 +169,7 @@ void job_look_again(Job *j, unsigned scope);
 void job_warn(Job *j, const char *format, ...) G_GNUC_PRINTF(2, 3);
 void job_set_error(Job *j, FailureKind kind, const char *format, ...) G_GNUC_PRINTF(3, 4);
 const QemuJob *job_in_qemu(const Job *j);
+StepFacts job_facts(const Job *j);
 /* Records the intent to pivot or to finish, and whether the guest will be stopped for it. */
 void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata);
 bool job_may_stop(const Job *j);
@@ -178,6 +185,8 @@ void job_back_out(Job *j, FailureKind kind, const char *message);
 void job_act(Job *j, const Step *step);
 /* The result is known: made durable before finishing work, where a restart would not come to the same. */
 void job_record_result(Job *j);
+/* Records the end of one job; the caller corks the journal. */
+void job_conclude(Job *j);
 /* Our stop is over, whoever has ended it. */
 void job_guest_goes_on(Job *j);
 
@@ -216,6 +225,26 @@ void job_image_add(GPtrArray *images, const char *path, const char *format, bool
 void files_prepare(Job *j);
 /* Replaces or discards it, deletes what is doomed; the job is clean then. */
 void files_clean(Job *j);
+
+/* group.c */
+static inline bool job_is_group(const Job *j) {
+    return j->kind == &kind_group;
+}
+/* The group whose business the job's end is; NULL when it has none, or has ended. */
+Job *job_active_group(const Job *j);
+/* What the members are, in the facts of their group. */
+void group_facts(const Job *g, StepFacts *f);
+/* Takes over what the members count. */
+void group_observe(Job *g);
+/* All or nothing: a member that is over before the decision ends the group. Returns whether the facts are others now. */
+bool group_note_members(Job *g);
+/* The members make the event, with the group's intent and decision, and are recorded; the caller corks the journal and
+ * records the group behind them. Nothing for a job that is no group. */
+void group_follow(Job *g, JobEvent event, const char *detail);
+/* Words of what went wrong in the members, for the group's own error. */
+void group_set_error(Job *g);
+/* An order that only the group takes. */
+bool check_no_member(const Job *j, const char *verb, Failure *f);
 
 /* record.c */
 char *job_document(const Job *j);

@@ -14,16 +14,16 @@
 #define X_ _JOB_STATE_MAX /* cannot be */
 /* clang-format off */
 static const JobState transitions[][_EVENT_MAX] = {
-    /*                   PREPARE        STARTED      IN_SYNC    PIVOT         FINISH         BACK_OUT   CANCEL          CONCLUDE */
-    [JOB_QUEUED]     = { JOB_PREPARING, X_,          X_,        X_,           X_,            X_,        JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_PREPARING]  = { X_,            JOB_RUNNING, X_,        X_,           X_,            X_,        JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_RUNNING]    = { X_,            X_,          JOB_READY, X_,           X_,            X_,        JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_READY]      = { X_,            X_,          X_,        JOB_PIVOTING, JOB_FINISHING, X_,        JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_PENDING]    = { X_,            X_,          X_,        JOB_PIVOTING, JOB_FINISHING, JOB_READY, JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_PIVOTING]   = { X_,            X_,          X_,        X_,           X_,            JOB_READY, JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_FINISHING]  = { X_,            X_,          X_,        X_,           X_,            JOB_READY, JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_CANCELLING] = { X_,            X_,          X_,        X_,           X_,            X_,        X_,             JOB_CONCLUDED },
-    [JOB_CONCLUDED]  = { X_,            X_,          X_,        X_,           X_,            X_,        X_,             X_            },
+    /*                   PREPARE        STARTED      IN_SYNC    PIVOT         FINISH         BACK_OUT   DECIDE       CANCEL          CONCLUDE */
+    [JOB_QUEUED]     = { JOB_PREPARING, X_,          X_,        X_,           X_,            X_,        X_,          JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_PREPARING]  = { X_,            JOB_RUNNING, X_,        X_,           X_,            X_,        X_,          JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_RUNNING]    = { X_,            X_,          JOB_READY, X_,           X_,            X_,        X_,          JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_READY]      = { X_,            X_,          X_,        JOB_PIVOTING, JOB_FINISHING, X_,        X_,          JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_PENDING]    = { X_,            X_,          X_,        X_,           X_,            X_,        X_,          X_,             JOB_CONCLUDED },
+    [JOB_PIVOTING]   = { X_,            X_,          X_,        X_,           X_,            JOB_READY, JOB_PENDING, JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_FINISHING]  = { X_,            X_,          X_,        X_,           X_,            JOB_READY, JOB_PENDING, JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_CANCELLING] = { X_,            X_,          X_,        X_,           X_,            X_,        X_,          X_,             JOB_CONCLUDED },
+    [JOB_CONCLUDED]  = { X_,            X_,          X_,        X_,           X_,            X_,        X_,          X_,             X_            },
 };
 /* clang-format on */
 static_assert(G_N_ELEMENTS(transitions) == _JOB_STATE_MAX, "every state has its row");
@@ -62,11 +62,21 @@ JobState job_state(const Job *j) {
 JobResult job_result(const Job *j) {
     return j->result;
 }
+uint64_t job_group_id(const Job *j) {
+    return j->group_id;
+}
+GPtrArray *job_parts(const Job *j) {
+    return j->parts;
+}
 bool job_is_active(const Job *j) {
     return j->state != JOB_CONCLUDED;
 }
 bool job_is_released(const Job *j) {
-    return j->released;
+    bool released = j->released;
+
+    for (guint i = 0; i < j->parts->len; i++)
+        released &= ((const Job *) j->parts->pdata[i])->released;
+    return released;
 }
 bool job_is_exported(const Job *j) {
     return j->exported;
@@ -118,6 +128,7 @@ JobInfo job_info(const Job *j) {
     return (JobInfo){
         .id = j->id,
         .path = j->path,
+        .group = j->group ? j->group->path : "/",
         .kind = j->kind->name,
         .domain_name = j->domain_name,
         .domain_path = j->domain_path,
@@ -170,6 +181,9 @@ Job *job_alloc(const JobKind *kind, uint64_t id, const char *identity) {
     g_ptr_array_add(j->warnings, NULL);
     j->commits = g_ptr_array_new();
     j->asks = g_ptr_array_new();
+    j->parts = g_ptr_array_new();
+    if (kind != &kind_group)
+        g_ptr_array_add(j->parts, j);
     progress_init(&j->progress);
     return j;
 }
@@ -195,6 +209,11 @@ Job *job_free(Job *j) {
         g_free(c);
     }
     g_ptr_array_unref(j->commits);
+    if (j->group)
+        g_ptr_array_remove(j->group->parts, j);
+    for (guint i = 0; i < j->parts->len; i++)
+        ((Job *) j->parts->pdata[i])->group = NULL;
+    g_ptr_array_unref(j->parts);
     job_asks_give_up(j);
     g_ptr_array_unref(j->asks);
     qmp_batch_free(j->batch);
@@ -326,16 +345,29 @@ void job_commit_order(Job *j, unsigned changed, const char *detail, JournalDone 
     commit_put(j, changed, detail, NULL, done, userdata);
 }
 
-void job_take_back_decision(Job *j) {
+/* The only record that is not durable yet; false: it may be so any moment. */
+static bool commit_withdraw(Job *j) {
     if (j->commits->len != 1)
-        return;
+        return false;
     JobCommit *c = j->commits->pdata[0];
     if (!journal_slot_withdraw(j->journal, c->slot))
-        return; /* it may be durable any moment */
+        return false;
     g_ptr_array_remove(j->commits, c);
     j->changed |= c->changed;
     g_free(c);
     j->decided = false;
+    return true;
+}
+
+void job_take_back_decision(Job *j) {
+    if (!commit_withdraw(j))
+        return;
+    /* In one transaction with those of its members: what is true of one is true of all. */
+    for (guint i = 0; i < j->parts->len && job_is_group(j); i++) {
+        Job *m = j->parts->pdata[i];
+        if (commit_withdraw(m))
+            m->state = j->state;
+    }
     j->deciding = 0;
     job_set_error(j, FAILURE_JOURNAL,
                   "The journal could not be written while the guest's writes waited for it, so the "
@@ -388,11 +420,14 @@ static StepLink job_link(const Job *j) {
     if (!j->domain)
         return LINK_GONE;
     const Instance *now = domain_instance(j->domain);
-    bool same = instance_equal(now, &j->instance);
+    bool same = instance_equal(now, &j->instance), seen = false;
+
+    for (guint i = 0; i < j->parts->len; i++)
+        seen |= job_in_qemu(j->parts->pdata[i]) != NULL;
 
     if (domain_is_live(j->domain)) {
         /* A QMP proxy may have been restarted: the job's own name in QEMU is the better witness. */
-        if (!same && !job_in_qemu(j) && (j->instance.pid > 0 || now->pid > 0))
+        if (!same && !seen && (j->instance.pid > 0 || now->pid > 0))
             return LINK_GONE;
         return domain_look_number(j->domain) >= j->fresh ? LINK_LIVE : LINK_UNKNOWN;
     }
@@ -429,7 +464,7 @@ static StepRoot root_of_successor(const Job *j) {
 }
 
 /* Bytes still to copy at the measured rate: how long would the guest stand? Unknown rate with little left is short. */
-bool job_may_stop(const Job *j) {
+static bool may_stop(const Job *j, uint64_t max_pause) {
     uint64_t left = progress_remaining(&j->progress);
     uint64_t time = progress_remaining_time(&j->progress);
 
@@ -437,10 +472,36 @@ bool job_may_stop(const Job *j) {
         return true;
     if (time == UINT64_MAX) /* no rate yet: assume a slow disk */
         time = left * USEC_PER_SEC / (50 * MIB);
-    return time <= j->max_pause;
+    return time <= max_pause;
 }
 
-static StepFacts job_facts(const Job *j) {
+bool job_may_stop(const Job *j) {
+    bool may = true;
+
+    for (guint i = 0; i < j->parts->len; i++)
+        may &= may_stop(j->parts->pdata[i], j->max_pause);
+    return may;
+}
+
+/* Does QEMU hold writes of the guest until we have decided? */
+static bool job_holds(const Job *j) {
+    bool holds = false;
+
+    for (guint i = 0; i < j->parts->len; i++) {
+        const QemuJob *q = job_in_qemu(j->parts->pdata[i]);
+        holds |= q && q->phase == QJOB_PENDING;
+    }
+    return holds;
+}
+
+/* Pending or halted for longer than allowed? */
+static bool job_is_overdue(const Job *j) {
+    uint64_t limit = job_holds(j) ? DECISION_DEADLINE : MAX(j->max_pause, DECISION_DEADLINE);
+
+    return j->hold_since > 0 && now_monotonic() - j->hold_since > limit;
+}
+
+StepFacts job_facts(const Job *j) {
     StepFacts f = {
         .state = j->state,
         .intent = j->intent,
@@ -449,6 +510,7 @@ static StepFacts job_facts(const Job *j) {
         .clean = j->clean,
         .halted = j->halted,
         .foreign = j->kind == &kind_foreign,
+        .member = job_active_group(j) != NULL,
         .link = job_link(j),
         .on_ready = j->on_ready != ON_READY_WAIT && !j->paused,
         .must_stop = j->pause_guest,
@@ -458,8 +520,15 @@ static StepFacts job_facts(const Job *j) {
         .must_prepare =
             j->intent == INTENT_PIVOT && !j->prepared && j->domain && j->copy.definition,
         .root = ROOT_OTHER,
+        .waits = job_active_group(j) && (j->clean || !j->group->clean),
     };
 
+    if (job_is_group(j)) {
+        f.guest_runs = f.link == LINK_LIVE && domain_guest_runs(j->domain);
+        f.overdue = f.link == LINK_LIVE && job_is_overdue(j);
+        group_facts(j, &f);
+        return f;
+    }
     if (f.link == LINK_GONE && j->domain && domain_is_live(j->domain))
         f.root = root_of_successor(j);
     if (f.link == LINK_LIVE) {
@@ -467,9 +536,7 @@ static StepFacts job_facts(const Job *j) {
         f.qjob = q ? q->phase : QJOB_ABSENT;
         f.root = job_root(j);
         f.guest_runs = domain_guest_runs(j->domain);
-        uint64_t limit =
-            f.qjob == QJOB_PENDING ? DECISION_DEADLINE : MAX(j->max_pause, DECISION_DEADLINE);
-        f.overdue = j->hold_since > 0 && now_monotonic() - j->hold_since > limit;
+        f.overdue = job_is_overdue(j);
     }
     return f;
 }
@@ -552,6 +619,10 @@ static void job_observe(Job *j) {
     const QemuJob *q = job_link(j) == LINK_LIVE ? job_in_qemu(j) : NULL;
     unsigned changed = 0;
 
+    if (job_is_group(j)) {
+        group_observe(j);
+        return;
+    }
     if (!q || !q->block || q->phase == QJOB_CONCLUDED || q->phase == QJOB_FAILED)
         return;
     changed |= observe_pause(j, q) | observe_io(j, q);
@@ -578,7 +649,7 @@ static void warn_of_pause(Job *j) {
 }
 
 /* An NBD client that connects while the job is pending gets past QEMU 7.2's hold: an exported disk is not switched. */
-bool job_check_exports(const Job *j, JobIntent intent, Failure *f) {
+static bool check_export(const Job *j, JobIntent intent, Failure *f) {
     /* The mirror's filter has taken the source's place under its users, and may not be in the graph yet. */
     g_autofree char *filter = g_strconcat(j->tag, "-m", NULL);
 
@@ -591,6 +662,13 @@ bool job_check_exports(const Job *j, JobIntent intent, Failure *f) {
                        "write past the switch: "
                        "end the export (block-export-del), then pivot.",
                        j->disk);
+}
+
+bool job_check_exports(const Job *j, JobIntent intent, Failure *f) {
+    for (guint i = 0; i < j->parts->len; i++)
+        if (!check_export(j->parts->pdata[i], intent, f))
+            return false;
+    return true;
 }
 
 /* The export may be newer than the order: backed out while that is possible. */
@@ -612,13 +690,13 @@ static bool job_note_look(Job *j, StepFacts *f) {
 
     /* The list of jobs may be newer than the graph: which image the guest stands on is read after the end, not before. */
     if (over && j->result == RESULT_NONE && job_is_active(j) && j->state != JOB_QUEUED &&
-        j->state != JOB_PREPARING &&
+        j->state != JOB_PREPARING && !job_is_group(j) &&
         (!j->end_looked || domain_block_number(j->domain) < j->fresh)) {
         j->end_looked = true;
         job_look_again(j, LOOK_JOBS | LOOK_DISKS);
         return false;
     }
-    if (j->refused) {
+    if (j->refused && !job_is_group(j)) {
         g_autofree char *words = g_steal_pointer(&j->refused);
         if (ending && there && !j->decided) {
             g_autofree char *message = g_strdup_printf(
@@ -627,6 +705,8 @@ static bool job_note_look(Job *j, StepFacts *f) {
             return false;
         }
     }
+    if (job_is_group(j) && group_note_members(j))
+        *f = job_facts(j);
     /* It runs, though we had it stopped: somebody has let it go on. It stands, though we have not stopped it yet: somebody
      * else has, and it is not ours to let go on. */
     bool not_yet = ending && there && !j->asked;
@@ -637,7 +717,7 @@ static bool job_note_look(Job *j, StepFacts *f) {
     }
     if (not_yet && f->must_stop && f->guest_runs && !f->may_stop && f->qjob == QJOB_READY)
         warn_of_pause(j);
-    if (f->qjob == QJOB_PENDING || (j->halted && !f->guest_runs)) {
+    if (job_holds(j) || (j->halted && !f->guest_runs)) {
         if (j->hold_since == 0)
             j->hold_since = now_monotonic();
     } else
@@ -647,7 +727,19 @@ static bool job_note_look(Job *j, StepFacts *f) {
     return j->commits->len == 0;
 }
 
+/* What a member has done may be what its group waits for, and the other way round. */
+static void advance_others(const Job *j) {
+    g_autoptr(GPtrArray) parts = g_ptr_array_copy(j->parts, NULL, NULL);
+
+    if (j->group)
+        job_advance(j->group);
+    for (guint i = 0; i < parts->len && job_is_group(j); i++)
+        job_advance(parts->pdata[i]);
+}
+
 void job_advance(Job *j) {
+    bool acted = false;
+
     if (j->released || !j->journal)
         return;
     if (j->advancing) {
@@ -674,7 +766,7 @@ void job_advance(Job *j) {
         if (step.action == STEP_SETTLE)
             log_info("Job %" PRIu64 ": %s: %s.", j->id, job_result_to_string(step.result),
                      step.why);
-        j->again = true;
+        j->again = acted = true;
         job_act(j, &step);
     } while (j->again && !j->released);
     j->advancing = false;
@@ -685,6 +777,8 @@ void job_advance(Job *j) {
     if ((!j->busy && j->commits->len == 0) || j->deciding || j->stage == SETUP_WAITING ||
         j->stage == SETUP_LEFTOVER)
         job_arm_for_later(j);
+    if (acted)
+        advance_others(j);
 }
 
 void job_action_retry(Job *j) {
@@ -696,6 +790,7 @@ void job_action_retry(Job *j) {
 void job_action_done(Job *j) {
     j->busy = false;
     job_advance(j);
+    advance_others(j);
 }
 
 void job_look_again(Job *j, unsigned scope) {

@@ -49,7 +49,7 @@ typedef struct {
 /* What the public face reads; never NULL strings. Borrowed until the job changes. */
 typedef struct {
     uint64_t id;
-    const char *path; /* D-Bus object path */
+    const char *path, *group; /* D-Bus object paths; group: "/" for none */
     const char *kind, *domain_name, *domain_path, *disk, *target, *state, *result, *error_name,
         *error_message;
     const char *io_status, *copy_mode, *on_ready;
@@ -88,6 +88,20 @@ bool copy_check(Disk *disk, const CopyOptions *o, Target **ret_target, uint64_t 
 Job *copy_new(uint64_t id, Disk *disk, CopyOptions *o, Target *target, uint32_t owner_uid);
 /* A disk that stood on an image of ours was unplugged: its nodes, which nobody else knows, go; QEMU refuses if they are in use. */
 void copy_drop_image(Domain *d, const char *node);
+/* Several jobs of one domain that end together: at one point in time, all or none. */
+typedef struct {
+    char *request_id; /* NULL = none */
+    OnReady on_ready;
+    bool pause_guest;
+    uint64_t max_pause; /* µs */
+} GroupOptions;
+#define GROUP_MAX 64 /* members */
+/* Makes the group of these jobs (at least one), which are not started yet; o's contents are taken. Not durable yet. */
+Job *group_new(uint64_t id, GPtrArray *members, GroupOptions *o);
+/* After a restart, before anything is resumed: puts a member back into its group, which is NULL when its record is lost; */
+void group_restore_member(Job *member, Job *group);
+/* and when all members of all groups are there: the group's record decides for them. Nothing for other jobs. */
+void group_restore(Job *group);
 /* A job that somebody else started in QEMU. */
 Job *foreign_new(uint64_t id, Disk *disk, Domain *domain, const QemuJob *qjob);
 
@@ -108,6 +122,8 @@ void job_advance(Job *j);
 void job_link_changed(Job *j);
 
 uint64_t job_id(const Job *j);
+uint64_t job_group_id(const Job *j); /* 0 = in no group */
+GPtrArray *job_parts(const Job *j);  /* Job*, borrowed: the members of a group; else itself */
 JobState job_state(const Job *j);
 JobResult job_result(const Job *j);
 bool job_is_active(const Job *j); /* not concluded */

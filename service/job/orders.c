@@ -40,7 +40,11 @@ static bool check_not_ending(const Job *j, Failure *f) {
 }
 
 static bool check_can_pivot(const Job *j, JobIntent intent, Failure *f) {
-    if (intent != INTENT_PIVOT || g_strcmp0(j->copy.sync, "none") != 0)
+    bool can = true;
+
+    for (guint i = 0; i < j->parts->len; i++)
+        can &= g_strcmp0(((const Job *) j->parts->pdata[i])->copy.sync, "none") != 0;
+    if (intent != INTENT_PIVOT || can)
         return true;
     return failure_set(
         f, FAILURE_NOT_SUPPORTED,
@@ -83,8 +87,11 @@ void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata) 
         job_set_error(j, FAILURE_NONE, "%s", "");
     /* How much is left to copy, hence how long the guest would stand, is asked while the record is being written. */
     job_look_again(j, LOOK_EXPORTS | (j->halted ? LOOK_LIST | LOOK_PROGRESS : 0));
+    journal_cork(j->journal);
+    group_follow(j, intent == INTENT_PIVOT ? EVENT_PIVOT : EVENT_FINISH, "with its group");
     job_commit_order(j, JOB_CHANGED_STATE, j->halted ? "the guest will be stopped" : "", done,
                      userdata);
+    journal_uncork(j->journal);
 }
 
 static bool order_cancel(Job *j, const EndOptions *o, JournalDone done, void *userdata,
@@ -105,17 +112,22 @@ static bool order_cancel(Job *j, const EndOptions *o, JournalDone done, void *us
     if (j->result != RESULT_NONE)
         return failure_set(f, FAILURE_ALREADY_ENDING, "Job %" PRIu64 " is over already (%s).",
                            j->id, job_result_to_string(j->result));
-    if (o->delete_target >= 0)
-        j->copy.delete_target = o->delete_target;
+    for (guint i = 0; i < j->parts->len && o->delete_target >= 0; i++)
+        ((Job *) j->parts->pdata[i])->copy.delete_target = o->delete_target;
     job_transition(j, EVENT_CANCEL);
     j->intent = INTENT_CANCEL;
     j->asked = j->aborting = false;
+    journal_cork(j->journal);
+    group_follow(j, EVENT_CANCEL, "with its group");
     job_commit_order(j, JOB_CHANGED_STATE, o->force ? "force" : "", done, userdata);
+    journal_uncork(j->journal);
     return true;
 }
 
 bool job_order_end(Job *j, JobIntent intent, const EndOptions *o, JournalDone done, void *userdata,
                    Failure *f) {
+    if (!check_no_member(j, job_intent_to_string(intent), f))
+        return false;
     if (intent == INTENT_CANCEL)
         return order_cancel(j, o, done, userdata, f);
     if (!check_in_sync(j, intent, f))
@@ -131,7 +143,8 @@ bool job_order_end(Job *j, JobIntent intent, const EndOptions *o, JournalDone do
 bool job_set_on_ready(Job *j, OnReady on_ready, JournalDone done, void *userdata, Failure *f) {
     JobIntent intent = on_ready == ON_READY_PIVOT ? INTENT_PIVOT : INTENT_NONE;
 
-    if (!check_not_ending(j, f) || !check_can_pivot(j, intent, f))
+    if (!check_no_member(j, "end by itself", f) || !check_not_ending(j, f) ||
+        !check_can_pivot(j, intent, f))
         return false;
     j->on_ready = on_ready;
     job_commit_order(j, JOB_CHANGED_ON_READY, on_ready_to_string(on_ready), done, userdata);
@@ -141,19 +154,46 @@ bool job_set_on_ready(Job *j, OnReady on_ready, JournalDone done, void *userdata
 /* ── orders that only ask QEMU ── */
 
 typedef struct {
+    const char *command;
+    json_t *(*arguments)(const Job *j, uint64_t number, const char *word);
+    unsigned (*then)(Job *j, uint64_t number, const char *word); /* what has changed: JobChange */
+} AskKind;
+
+typedef struct {
     Job *job;
+    const AskKind *kind;
     JobReply reply;
     void *userdata;
-    unsigned (*then)(Job *j, uint64_t number, const char *word); /* what has changed: JobChange */
     uint64_t number;
     char *word;
     QmpSlot *slot;
+    /* of a group: the members are asked, and the group is answered when they all are */
+    unsigned open; /* members without an answer */
+    Failure failure;
 } JobAsk;
+
+static JobAsk *ask_new(Job *j, const AskKind *kind, uint64_t number, const char *word,
+                       JobReply reply, void *userdata) {
+    JobAsk *ask = g_new0(JobAsk, 1);
+
+    *ask = (JobAsk){.job = j,
+                    .kind = kind,
+                    .reply = reply,
+                    .userdata = userdata,
+                    .number = number,
+                    .word = g_strdup(word)};
+    return ask;
+}
+
+static void ask_free(JobAsk *ask) {
+    failure_clear(&ask->failure);
+    g_free(ask->word);
+    g_free(ask);
+}
 
 static void ask_finish(JobAsk *ask, const Failure *f) {
     ask->reply(f, ask->userdata);
-    g_free(ask->word);
-    g_free(ask);
+    ask_free(ask);
 }
 
 void job_asks_give_up(Job *j) {
@@ -177,16 +217,21 @@ static void on_ask_durable(int error, void *userdata) {
     ask_finish(userdata, &f);
 }
 
+static void ask_done(JobAsk *ask) {
+    Job *j = ask->job;
+    unsigned changed = ask->kind->then(j, ask->number, ask->word);
+
+    job_look_again(j, LOOK_JOBS); /* the view is of before */
+    job_commit_order(j, changed, "", on_ask_durable, ask);
+}
+
 static void on_asked(QmpClient *c, json_t *result, const QmpError *error, void *userdata) {
     JobAsk *ask = userdata;
-    Job *j = ask->job;
     g_auto(Failure) f = {0};
 
-    g_ptr_array_remove(j->asks, ask);
+    g_ptr_array_remove(ask->job->asks, ask);
     if (!error) {
-        unsigned changed = ask->then(j, ask->number, ask->word);
-        job_look_again(j, LOOK_JOBS); /* the view is of before */
-        job_commit_order(j, changed, "", on_ask_durable, ask);
+        ask_done(ask);
         return;
     }
     if (error->error != 0)
@@ -213,28 +258,66 @@ static bool check_askable(const Job *j, bool resume, Failure *f) {
     return true;
 }
 
-static bool job_ask(Job *j, const char *command, json_t *arguments,
-                    unsigned (*then)(Job *, uint64_t, const char *), uint64_t number,
-                    const char *word, JobReply reply, void *userdata, Failure *f) {
-    if (!check_askable(j, g_str_equal(command, "block-job-resume"), f)) {
-        json_decref(arguments);
+static bool is_resume(const AskKind *kind) {
+    return g_str_equal(kind->command, "block-job-resume");
+}
+
+static bool ask_one(Job *j, const AskKind *kind, uint64_t number, const char *word, JobReply reply,
+                    void *userdata, Failure *f) {
+    if (!check_askable(j, is_resume(kind), f))
         return false;
-    }
-    JobAsk *ask = g_new0(JobAsk, 1);
-    ask->job = j;
-    ask->reply = reply;
-    ask->userdata = userdata;
-    ask->then = then;
-    ask->number = number;
-    ask->word = g_strdup(word);
-    if (domain_send(j->domain, &ask->slot, command, arguments, -1, on_asked, ask) < 0) {
-        g_free(ask->word);
-        g_free(ask);
+    JobAsk *ask = ask_new(j, kind, number, word, reply, userdata);
+    if (domain_send(j->domain, &ask->slot, kind->command, kind->arguments(j, number, word), -1,
+                    on_asked, ask) < 0) {
+        ask_free(ask);
         return failure_set(f, FAILURE_DOMAIN_UNRESPONSIVE,
                            "Domain \"%s\" was just disconnected; try again.", j->domain_name);
     }
     g_ptr_array_add(j->asks, ask);
     return true;
+}
+
+static void on_member_asked(const Failure *f, void *userdata) {
+    JobAsk *ask = userdata;
+
+    if (f->kind != FAILURE_NONE && ask->failure.kind == FAILURE_NONE)
+        failure_set(&ask->failure, f->kind, "%s", f->message);
+    if (--ask->open > 0)
+        return;
+    if (ask->failure.kind != FAILURE_NONE)
+        ask_finish(ask, &ask->failure);
+    else
+        ask_done(ask);
+}
+
+/* QEMU refuses to resume what is not paused, and only some of the members may be. */
+static bool concerns(const AskKind *kind, const Job *part) {
+    return !is_resume(kind) || part->paused || part->io != IO_OK;
+}
+
+static bool job_ask(Job *j, const AskKind *kind, uint64_t number, const char *word, JobReply reply,
+                    void *userdata, Failure *f) {
+    if (!job_is_group(j))
+        return ask_one(j, kind, number, word, reply, userdata, f);
+    if (!check_askable(j, is_resume(kind), f))
+        return false;
+    JobAsk *ask = ask_new(j, kind, number, word, reply, userdata);
+    for (guint i = 0; i < j->parts->len; i++)
+        if (concerns(kind, j->parts->pdata[i]) &&
+            ask_one(j->parts->pdata[i], kind, number, word, on_member_asked, ask, &ask->failure))
+            ask->open++;
+    if (ask->open > 0)
+        return true;
+    if (ask->failure.kind == FAILURE_NONE)
+        failure_set(&ask->failure, FAILURE_NOT_READY,
+                    "No disk of the group of job %" PRIu64 " is paused.", j->id);
+    failure_set(f, ask->failure.kind, "%s", ask->failure.message);
+    ask_free(ask);
+    return false;
+}
+
+static json_t *device_argument(const Job *j, uint64_t number, const char *word) {
+    return json_pack("{s:s}", "device", j->qemu_id);
 }
 
 static unsigned then_paused(Job *j, uint64_t paused, const char *word) {
@@ -244,13 +327,19 @@ static unsigned then_paused(Job *j, uint64_t paused, const char *word) {
 }
 
 bool job_pause(Job *j, JobReply reply, void *userdata, Failure *f) {
-    return job_ask(j, "block-job-pause", json_pack("{s:s}", "device", j->qemu_id), then_paused, 1,
-                   NULL, reply, userdata, f);
+    static const AskKind kind = {"block-job-pause", device_argument, then_paused};
+
+    return job_ask(j, &kind, 1, NULL, reply, userdata, f);
 }
 
 bool job_unpause(Job *j, JobReply reply, void *userdata, Failure *f) {
-    return job_ask(j, "block-job-resume", json_pack("{s:s}", "device", j->qemu_id), then_paused, 0,
-                   NULL, reply, userdata, f);
+    static const AskKind kind = {"block-job-resume", device_argument, then_paused};
+
+    return job_ask(j, &kind, 0, NULL, reply, userdata, f);
+}
+
+static json_t *speed_arguments(const Job *j, uint64_t speed, const char *word) {
+    return json_pack("{s:s, s:I}", "device", j->qemu_id, "speed", (json_int_t) speed);
 }
 
 static unsigned then_speed(Job *j, uint64_t speed, const char *word) {
@@ -259,12 +348,16 @@ static unsigned then_speed(Job *j, uint64_t speed, const char *word) {
 }
 
 bool job_set_speed(Job *j, uint64_t speed, JobReply reply, void *userdata, Failure *f) {
+    static const AskKind kind = {"block-job-set-speed", speed_arguments, then_speed};
+
     if (speed > INT64_MAX)
         return failure_set(f, FAILURE_INVALID_ARGS,
                            "The speed is too large: give bytes per second, 0 = no limit.");
-    return job_ask(j, "block-job-set-speed",
-                   json_pack("{s:s, s:I}", "device", j->qemu_id, "speed", (json_int_t) speed),
-                   then_speed, speed, NULL, reply, userdata, f);
+    return job_ask(j, &kind, speed, NULL, reply, userdata, f);
+}
+
+static json_t *mode_arguments(const Job *j, uint64_t number, const char *mode) {
+    return json_pack("{s:s, s:s, s:s}", "id", j->qemu_id, "type", "mirror", "copy-mode", mode);
 }
 
 static unsigned then_mode(Job *j, uint64_t number, const char *mode) {
@@ -274,12 +367,11 @@ static unsigned then_mode(Job *j, uint64_t number, const char *mode) {
 }
 
 bool job_set_copy_mode(Job *j, const char *mode, JobReply reply, void *userdata, Failure *f) {
+    static const AskKind kind = {"block-job-change", mode_arguments, then_mode};
+
     if (!g_str_equal(mode, "write-blocking"))
         return failure_set(
             f, FAILURE_INVALID_ARGS,
             "A running job can only be changed to the copy mode \"write-blocking\".");
-    return job_ask(j, "block-job-change",
-                   json_pack("{s:s, s:s, s:s}", "id", j->qemu_id, "type", "mirror", "copy-mode",
-                             "write-blocking"),
-                   then_mode, 0, mode, reply, userdata, f);
+    return job_ask(j, &kind, 0, mode, reply, userdata, f);
 }

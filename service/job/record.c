@@ -12,10 +12,13 @@ typedef struct {
     const char *key;
     FieldType type;
     size_t offset;
+    bool later; /* documents of earlier versions do not have it */
 } Field;
 
 #define F(key, type, member)                                                                       \
-    { key, FIELD_##type, offsetof(Job, member) }
+    { key, FIELD_##type, offsetof(Job, member), false }
+#define LATER(key, type, member)                                                                   \
+    { key, FIELD_##type, offsetof(Job, member), true }
 static const Field fields[] = {
     F("device", STRING, device),
     F("qemu-id", STRING, qemu_id),
@@ -66,8 +69,11 @@ static const Field fields[] = {
     F("cluster-size", U32, copy.cluster_size),
     F("delete-source", BOOL, copy.delete_source),
     F("delete-target", BOOL, copy.delete_target),
+    LATER("group", U64, group_id),
+    LATER("members", U32, n_members),
 };
 #undef F
+#undef LATER
 
 static json_t *strv_to_json(char *const *strv) {
     json_t *array = json_array();
@@ -199,8 +205,10 @@ bool job_document_parse(Job *j, const char *document) {
     json_t *o = json_loads(document, JSON_REJECT_DUPLICATES, NULL);
     bool ok = json_is_object(o) && parse_words(j, o);
 
-    for (size_t i = 0; ok && i < G_N_ELEMENTS(fields); i++)
-        ok = field_from_json(j, &fields[i], json_object_get(o, fields[i].key));
+    for (size_t i = 0; ok && i < G_N_ELEMENTS(fields); i++) {
+        const json_t *value = json_object_get(o, fields[i].key);
+        ok = value ? field_from_json(j, &fields[i], value) : fields[i].later;
+    }
     json_decref(o);
     return ok && j->device && j->qemu_id && j->tag && j->copy_mode && j->domain_path &&
            j->copy.target_format;
@@ -209,6 +217,7 @@ bool job_document_parse(Job *j, const char *document) {
 int job_restore(const JournalJob *r, Domain *domain, Job **ret) {
     const JobKind *kind = g_str_equal(r->kind, kind_copy.name)      ? &kind_copy
                           : g_str_equal(r->kind, kind_foreign.name) ? &kind_foreign
+                          : g_str_equal(r->kind, kind_group.name)   ? &kind_group
                                                                     : NULL;
     if (!kind)
         return -EBADMSG;

@@ -61,7 +61,9 @@ const char *step_action_to_string(StepAction a) {
 #define R(id) (1u << ROOT_##id)
 #define Q_THERE (Q(RUNNING) | Q(READY) | Q(PENDING))
 #define Q_OVER (Q(ABSENT) | Q(CONCLUDED) | Q(FAILED))
-#define S_ENDING (S(PIVOTING) | S(FINISHING))
+#define S_PIVOT (S(PIVOTING) | S(PENDING)) /* pending: of a member, decided */
+#define S_FINISH (S(FINISHING) | S(PENDING))
+#define S_ENDING (S_PIVOT | S_FINISH)
 
 /* Yes-or-no facts, as bits of `yes` and `no`. */
 enum {
@@ -78,6 +80,8 @@ enum {
     OVERDUE = 1 << 10,
     ABORTING = 1 << 11,
     MUST_PREPARE = 1 << 12,
+    MEMBER = 1 << 13,
+    WAITS = 1 << 14,
 };
 
 typedef struct {
@@ -107,6 +111,7 @@ static const StepRow table[] = {
     {0, 0, L(LIVE), Q(PENDING), 0, SETTLED | DECIDED, FOREIGN,  STEP_FINALIZE, 0, "known by its decision, but QEMU still holds it: only forward"},
     {0, 0, L(LIVE), Q_THERE, 0, SETTLED, FOREIGN | ABORTING | DECIDED,  STEP_ABORT, 0, "the result is known, the job must not go on"},
     {0, 0, L(LIVE), Q_THERE | Q(ENDING), 0, SETTLED, FOREIGN,  STEP_WAIT, 0, "the result is known, QEMU ends it"},
+    {0, 0, L(LIVE) | L(GONE), 0, 0, SETTLED | WAITS, 0,  STEP_WAIT, 0, "the result is known, others of the group are not as far"},
     {0, 0, L(LIVE) | L(GONE), 0, 0, SETTLED | CLEAN, 0,  STEP_CONCLUDE, 0, "finishing work is done"},
     {0, 0, L(LIVE) | L(GONE), 0, 0, SETTLED, 0,  STEP_CLEAN, 0, "finishing work"},
     {0, 0, 0, 0, 0, SETTLED, 0,  STEP_WAIT, 0, "finishing work waits for QEMU"},
@@ -127,14 +132,17 @@ static const StepRow table[] = {
     {S(RUNNING), 0, 0, Q(READY), 0, FOREIGN, 0,  STEP_RECORD_READY, 0, "somebody else's job is in sync"},
     {0, 0, 0, 0, 0, FOREIGN, 0,  STEP_WAIT, 0, "somebody else's job"},
 
+/* ── a member: the common point is its group's business ── */
+    {S_ENDING, 0, 0, Q_THERE | Q(ENDING), 0, MEMBER, 0,  STEP_WAIT, 0, "its group brings it to its end"},
+
 /* ── decided: only forward ── */
     {S_ENDING, 0, 0, Q(PENDING), 0, DECIDED, 0,  STEP_FINALIZE, 0, "decided and pending"},
     {S_ENDING, 0, 0, Q(ENDING), 0, DECIDED, 0,  STEP_WAIT, 0, "decided, QEMU is at it"},
-    {S(PIVOTING), I(PIVOT), 0, Q_OVER, R(TARGET) | R(OTHER), DECIDED, 0,  STEP_SETTLE, RESULT_PIVOTED, "decided, and the guest stands on the target or its disk is unplugged"},
-    {S(PIVOTING), I(PIVOT), 0, Q_OVER, R(SOURCE), DECIDED, 0,  STEP_SETTLE, RESULT_FAILED, "decided, but the guest stands on the source"},
-    {S(FINISHING), I(FINISH), 0, Q_OVER, R(TARGET), DECIDED, 0,  STEP_SETTLE, RESULT_PIVOTED, "to be finished, but the guest stands on the target"},
-    {S(FINISHING), I(FINISH), 0, Q(FAILED), 0, DECIDED, 0,  STEP_SETTLE, RESULT_FAILED, "QEMU could not finish it"},
-    {S(FINISHING), I(FINISH), 0, Q(CONCLUDED) | Q(ABSENT), 0, DECIDED, 0,  STEP_SETTLE, RESULT_FINISHED, "decided and over"},
+    {S_PIVOT, I(PIVOT), 0, Q_OVER, R(TARGET) | R(OTHER), DECIDED, 0,  STEP_SETTLE, RESULT_PIVOTED, "decided, and the guest stands on the target or its disk is unplugged"},
+    {S_PIVOT, I(PIVOT), 0, Q_OVER, R(SOURCE), DECIDED, 0,  STEP_SETTLE, RESULT_FAILED, "decided, but the guest stands on the source"},
+    {S_FINISH, I(FINISH), 0, Q_OVER, R(TARGET), DECIDED, 0,  STEP_SETTLE, RESULT_PIVOTED, "to be finished, but the guest stands on the target"},
+    {S_FINISH, I(FINISH), 0, Q(FAILED), 0, DECIDED, 0,  STEP_SETTLE, RESULT_FAILED, "QEMU could not finish it"},
+    {S_FINISH, I(FINISH), 0, Q(CONCLUDED) | Q(ABSENT), 0, DECIDED, 0,  STEP_SETTLE, RESULT_FINISHED, "decided and over"},
     {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(READY), 0, DECIDED, ASKED,  STEP_COMPLETE, 0, "decided, but the job in QEMU is not pending: only forward"},
     {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(RUNNING) | Q(READY), 0, DECIDED, 0,  STEP_WAIT, 0, "decided, completing"},
     {0, 0, 0, 0, 0, DECIDED, 0,  STEP_REFUSE, 0, "decided in a state that cannot be"},
@@ -183,7 +191,7 @@ static unsigned fact_bits(const StepFacts *f) {
            (f->guest_runs ? RUNS : 0) | (f->on_ready ? ON_READY : 0) |
            (f->must_stop ? MUST_STOP : 0) | (f->may_stop ? MAY_STOP : 0) | (f->asked ? ASKED : 0) |
            (f->overdue ? OVERDUE : 0) | (f->aborting ? ABORTING : 0) |
-           (f->must_prepare ? MUST_PREPARE : 0);
+           (f->must_prepare ? MUST_PREPARE : 0) | (f->member ? MEMBER : 0) | (f->waits ? WAITS : 0);
 }
 
 static bool in_set(unsigned set, unsigned value) {
@@ -205,4 +213,73 @@ Step job_step(const StepFacts *f) {
             return (Step){row->action, row->result, row->why};
     }
     return (Step){STEP_REFUSE, RESULT_NONE, "no row"};
+}
+
+/* ── groups ── */
+
+/* What counts of a member: it is only as far as is recorded, and over only when its result is known. */
+static QemuJobPhase member_phase(const StepMember *m) {
+    if (m->result != RESULT_NONE)
+        return QJOB_CONCLUDED;
+    if (m->state == JOB_QUEUED || m->state == JOB_PREPARING)
+        return QJOB_ABSENT;
+    if (m->qjob == QJOB_ABSENT || m->qjob == QJOB_CONCLUDED || m->qjob == QJOB_FAILED)
+        return QJOB_ENDING;
+    return m->state == JOB_RUNNING && m->qjob == QJOB_READY ? QJOB_RUNNING : m->qjob;
+}
+
+typedef struct {
+    unsigned phases; /* set of member_phase() */
+    bool all_settled, all_pivoted, all_clean, any_failed, any_on_source;
+} Gathering;
+
+static Gathering gather(const StepMember *members, size_t n) {
+    Gathering g = {.all_settled = true, .all_pivoted = true, .all_clean = true};
+
+    for (size_t i = 0; i < n; i++) {
+        const StepMember *m = &members[i];
+        g.phases |= 1u << member_phase(m);
+        g.all_settled &= m->result != RESULT_NONE;
+        g.all_pivoted &= m->result == RESULT_PIVOTED;
+        g.all_clean &= m->clean;
+        g.any_failed |= m->result == RESULT_FAILED || m->result == RESULT_LOST;
+        g.any_on_source |= m->root == ROOT_SOURCE;
+    }
+    return g;
+}
+
+/* Before the end all must have come as far: the last one counts. */
+static QemuJobPhase phase_of_last(const Gathering *g) {
+    if (g->phases & (Q(ABSENT) | Q(ENDING) | Q(CONCLUDED)))
+        return QJOB_ENDING;
+    return g->phases & Q(RUNNING) ? QJOB_RUNNING : g->phases & Q(READY) ? QJOB_READY : QJOB_PENDING;
+}
+
+/* On the way forward, and on the way back: what holds the guest's writes comes first. */
+static QemuJobPhase phase_of_first(const Gathering *g) {
+    return g->phases & Q(PENDING)   ? QJOB_PENDING
+           : g->phases & Q(READY)   ? QJOB_READY
+           : g->phases & Q(RUNNING) ? QJOB_RUNNING
+                                    : QJOB_ENDING;
+}
+
+void job_step_gather(StepFacts *f, const StepMember *members, size_t n) {
+    Gathering g = gather(members, n);
+    bool to_be_ended = f->intent == INTENT_PIVOT || f->intent == INTENT_FINISH;
+    bool together = f->result == RESULT_NONE && !f->decided &&
+                    (to_be_ended ? !f->overdue : f->intent == INTENT_NONE);
+
+    f->waits = f->clean ? !g.all_clean : !g.all_settled;
+    if (f->link == LINK_GONE)
+        f->root = g.any_on_source ? ROOT_SOURCE : ROOT_OTHER;
+    else
+        f->root = g.all_settled && g.all_pivoted ? ROOT_TARGET : ROOT_SOURCE;
+    if (f->link != LINK_LIVE || f->state == JOB_CONCLUDED)
+        f->qjob = QJOB_ABSENT;
+    else if (g.all_settled)
+        f->qjob = g.any_failed ? QJOB_FAILED : QJOB_CONCLUDED;
+    else if (together && !(f->intent == INTENT_NONE && g.phases & Q(PENDING)))
+        f->qjob = phase_of_last(&g);
+    else
+        f->qjob = phase_of_first(&g);
 }

@@ -67,6 +67,7 @@ typedef struct {
     bool clean;       /* finishing work is done */
     bool halted;      /* we have stopped, or may have stopped, the guest's processors */
     bool foreign;     /* somebody else's job: watch only */
+    bool member;      /* its group brings it to its end */
     /* QEMU's */
     StepLink link;
     QemuJobPhase qjob;
@@ -80,7 +81,19 @@ typedef struct {
     bool asked;        /* completion was sent to QEMU over this connection */
     bool aborting;     /* job-cancel was sent to QEMU over this connection */
     bool overdue;      /* pending or halted for longer than allowed, without a decision */
+    bool waits;        /* the result is known, and others of its group are not as far yet */
 } StepFacts;
+
+/* A group goes by the same table: what its members are is gathered into one QEMU job and one image. */
+typedef struct {
+    JobState state;
+    JobResult result;
+    bool clean;
+    QemuJobPhase qjob; /* with a live link */
+    StepRoot root;     /* with a link that is not unknown */
+} StepMember;
+/* Fills qjob, root and waits of a group's facts, whose other fields are set, from those of its members (at least one). */
+void job_step_gather(StepFacts *facts, const StepMember *members, size_t n);
 
 #define STEP_LIST(X)                                                                               \
     X(WAIT)           /* until something changes */                                                \

@@ -39,6 +39,12 @@ def copy_case(target, asks, kind, after="DiskBusy", **more):
                          "target-kind": kind})
 
 
+def disks_case(disks, asks, kind):
+    return Case("domain", "(a(ssa{sv})a{sv})", (disks, {}), asks, after="DiskBusy",
+                details={"verb": "copy", "domain": "web", "domain-uuid": "{uuid}", "disk": disks[0][0],
+                         "target": disks[0][1], "target-kind": kind})
+
+
 # Every method that introspection finds must be here; the paths of targets begin with the test's folder, {}.
 TABLE = {
     "org.blockjob1.Manager.AttachDomain": [
@@ -51,6 +57,10 @@ TABLE = {
     "org.blockjob1.Manager.GetPermissions": [
         Case("root", asks=["attach", "copy", "copy-anywhere", "delete-image", "complete", "manage-jobs"], who="asks")],
     "org.blockjob1.Domain.GetXML": [Case("domain", "(a{sv})", ({},))],
+    "org.blockjob1.Domain.CopyDisks": [
+        disks_case([("vda", "{}/copies/x.qcow2", {})], ["copy"], "new"),
+        disks_case([("vda", "{}/elsewhere.qcow2", {})], ["copy-anywhere"], "new"),
+        disks_case([("vda", "{}/copies/x.qcow2", a(delete_source=True))], ["copy", "delete-image"], "new")],
     "org.blockjob1.Domain.Detach": [
         Case("domain", "(a{sv})", ({},), ["attach"], after="DomainBusy",
              details={"verb": "detach", "domain": "web", "domain-uuid": "{uuid}"})],
@@ -110,6 +120,8 @@ class Scene:
         self.polkit.checks.clear()
 
     def fill(self, value):
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.fill(v) for v in value)
         return value.replace("{}", self.t.folder) if isinstance(value, str) else value
 
     def details(self, case):

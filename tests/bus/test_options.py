@@ -39,6 +39,7 @@ COPY = {
     "force": ("b", []),
     "request-id": ("s", ["", "x" * 65, "a\nb", "ä" * 65]),
 }
+GROUP = {key: COPY[key] for key in ("on-ready", "pause-guest", "max-pause", "request-id")}
 METHODS = {
     "AttachDomain": ("Manager", {"fd": ("h", []), "definition": ("s", ["", "x", "/a/../b", "/\u0001"])}),
     "ListHistory": ("Manager", {
@@ -46,6 +47,7 @@ METHODS = {
         "since": ("t", [2 ** 63]), "until": ("t", [2 ** 63]), "limit": ("u", [0, 10001, 2 ** 32 - 1])}),
     "GetXML": ("Domain", {"persistent": ("b", [])}),
     "Detach": ("Domain", {"force": ("b", [])}),
+    "CopyDisks": ("Domain", GROUP),
     "Copy": ("Disk", COPY),
     "Check": ("Disk", COPY),
     "Pivot": ("Job", {"pause-guest": ("b", []), "max-pause": ("t", [2 ** 63])}),
@@ -57,7 +59,8 @@ TYPES = {"b": V("b", True), "y": V("y", 1), "n": V("n", 1), "q": V("q", 1), "i":
          "as": V("as", ["x"]), "v": V("v", V("s", "x")), "a{sv}": V("a{sv}", {}), "(s)": V("(s)", ("x",)),
          "ay": V("ay", b"x")}
 LEADING = {"AttachDomain": ("ss", ("x", "/nowhere")), "Copy": ("s", ("/nowhere/x",)),
-           "Check": ("ss", ("copy", "/nowhere/x"))}
+           "Check": ("ss", ("copy", "/nowhere/x")),
+           "CopyDisks": ("a(ssa{sv})", ([("vda", "/nowhere/x", {})],))}
 
 
 class Scene:
@@ -124,6 +127,22 @@ def test_value_out_of_range_of_each_key_is_refused_and_named(t):
                 assert len(error.message) < 600, "the whole value is echoed"
                 tried += 1
     assert tried > 100
+    scene.unchanged()
+
+
+def test_keys_of_a_member_are_those_of_a_copy_without_those_of_the_end(t):
+    scene = Scene(t)
+
+    def refuse(dictionary, key):
+        error = refused(lambda: scene.domain.call("CopyDisks", "(a(ssa{sv})a{sv})", [("vda", "/nowhere/x", dictionary)], {}),
+                        "InvalidArgs")
+        assert key in error.message and '"vda"' in error.message, error.message
+    for key, (type, values) in COPY.items():
+        if key in GROUP:
+            refuse({key: TYPES[type]}, key)
+        for value in values:
+            refuse({key: V(type, value)}, key)
+    refuse({"no-such-key": V("b", True)}, "no-such-key")
     scene.unchanged()
 
 

@@ -131,6 +131,11 @@ class Job(Remote):
         assert result == expected, f"{self.path}: {result}, not {expected}: {self.ErrorName} {self.ErrorMessage}"
         return self
 
+    def members(self):
+        """Of a group, by the numbers of the jobs."""
+        found = [p for p, j in self.client.jobs().items() if j["Group"] == self.path]
+        return sorted((Job(self.client, p) for p in found), key=lambda j: j.id)
+
     def states(self):
         """The states that were signalled, in order, each once in a row; from the connection's beginning on."""
         seen = []
@@ -173,6 +178,13 @@ class Domain(Remote):
 
     def disks(self):
         return [Disk(self.client, p) for p in self.Disks]
+
+    def copy_disks(self, targets, members=None, **o):
+        """Starts a group: targets is {disk: path}; members: {disk: options of its own}; options of the group by keyword."""
+        fds, members = [], members or {}
+        disks = [(disk, target, options(members.get(disk, {}), fds)) for disk, target in targets.items()]
+        _, path = self.call("CopyDisks", "(a(ssa{sv})a{sv})", disks, options(o, fds), fds=fds)
+        return Job(self.client, path)
 
     def xml(self, **o):
         return self.call("GetXML", "(a{sv})", options(o, []))

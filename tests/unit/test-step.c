@@ -18,6 +18,9 @@
     X(HELD_THOUGH_RECORDED, FINALIZE, NONE)                                                        \
     X(RUNS_THOUGH_RECORDED, ABORT, NONE)                                                           \
     X(RECORDED_AND_ENDING, WAIT, NONE)                                                             \
+    /* in a group */                                                                               \
+    X(OTHERS_ARE_NOT_AS_FAR, WAIT, NONE)                                                           \
+    X(ITS_GROUP_ENDS_IT, WAIT, NONE)                                                               \
     /* somebody else's */                                                                          \
     X(FOREIGN_CLEANED, CONCLUDE, NONE)                                                             \
     X(FOREIGN_OVER, CLEAN, NONE)                                                                   \
@@ -103,7 +106,7 @@ static bool is_over(const StepFacts *f) {
 }
 
 static bool is_ending(const StepFacts *f) {
-    return f->state == JOB_PIVOTING || f->state == JOB_FINISHING;
+    return f->state == JOB_PIVOTING || f->state == JOB_FINISHING || f->state == JOB_PENDING;
 }
 
 /* The guest's processors stand, and it may have been us. */
@@ -136,6 +139,8 @@ static Rule rule_foreign(const StepFacts *f) {
 }
 
 static Rule rule_gone(const StepFacts *f) {
+    if (f->result != RESULT_NONE && f->waits)
+        return RULE_OTHERS_ARE_NOT_AS_FAR;
     if (f->result != RESULT_NONE)
         return f->clean ? RULE_GONE_CLEANED : RULE_GONE_TO_CLEAN;
     if (f->decided)
@@ -148,6 +153,8 @@ static Rule rule_gone(const StepFacts *f) {
 static Rule rule_over(const StepFacts *f) {
     if (is_stopped(f))
         return RULE_OVER_GUEST_GOES_ON;
+    if (f->result != RESULT_NONE && f->waits)
+        return RULE_OTHERS_ARE_NOT_AS_FAR;
     if (f->result != RESULT_NONE)
         return f->clean ? RULE_OVER_CLEANED : RULE_OVER_TO_CLEAN;
     if (f->root == ROOT_TARGET)
@@ -172,6 +179,8 @@ static Rule rule_held(const StepFacts *f) {
 }
 
 static Rule rule_ending(const StepFacts *f) {
+    if (f->member)
+        return RULE_ITS_GROUP_ENDS_IT;
     if (f->decided && f->qjob == QJOB_PENDING)
         return RULE_FORWARD;
     if (f->decided)
@@ -248,7 +257,8 @@ static bool intent_fits(const StepFacts *f) {
         return f->intent == INTENT_CANCEL;
     case JOB_CONCLUDED:
         return true;
-    case JOB_PENDING: /* for groups: nothing leads there yet */
+    case JOB_PENDING:
+        return f->intent == INTENT_PIVOT || f->intent == INTENT_FINISH;
     case _JOB_STATE_MAX:
         break;
     }
@@ -263,14 +273,20 @@ static bool record_fits(const StepFacts *f) {
         return false;
     if (f->state == JOB_CONCLUDED && f->result == RESULT_NONE)
         return false;
-    if (f->clean && f->result == RESULT_NONE)
+    if ((f->clean || f->waits) && f->result == RESULT_NONE)
+        return false;
+    /* At the common point only by the decision of the group. */
+    if (f->state == JOB_PENDING && (!f->member || !f->decided))
+        return false;
+    /* Processors and promises are the group's. */
+    if (f->member && (f->halted || f->on_ready || f->foreign))
         return false;
     /* Recorded with or after the order; left over where a pivot or finish was backed out or cancelled. */
     if (f->halted &&
         (f->state == JOB_QUEUED || f->state == JOB_PREPARING || f->state == JOB_RUNNING))
         return false;
     if (f->foreign && (f->intent != INTENT_NONE || f->halted || f->on_ready || f->must_stop ||
-                       f->state == JOB_QUEUED || f->state == JOB_PREPARING))
+                       f->waits || f->state == JOB_QUEUED || f->state == JOB_PREPARING))
         return false;
     return true;
 }
@@ -341,6 +357,20 @@ static const char *check_switch(const StepFacts *f, StepAction a) {
     if (a == STEP_ORDER && (!f->on_ready || f->state != JOB_READY || f->intent != INTENT_NONE ||
                             f->qjob != QJOB_READY || f->result != RESULT_NONE))
         return "ordered without a promise";
+    return NULL;
+}
+
+static const char *check_group(const StepFacts *f, StepAction a) {
+    bool open = f->result == RESULT_NONE && f->state != JOB_CONCLUDED;
+
+    if (f->member && open && is_ending(f) && touches_qemu(a) && is_there(f) &&
+        a != STEP_CONTINUE_GUEST)
+        return "a member ends by itself";
+    if (f->member && open && is_ending(f) &&
+        (a == STEP_DECIDE || a == STEP_RECORD_HALT || a == STEP_PREPARE))
+        return "a member decides by itself";
+    if (f->waits && (a == STEP_CLEAN || a == STEP_CONCLUDE))
+        return "finished before the others of the group are as far";
     return NULL;
 }
 
@@ -417,6 +447,7 @@ static const char *what_is_broken(const StepFacts *f, const Step *s) {
     if (!what && touches_qemu(s->action) && f->link != LINK_LIVE)
         what = "QEMU is touched blindly";
     what = what ? what : check_switch(f, s->action);
+    what = what ? what : check_group(f, s->action);
     what = what ? what : check_guest(f, s->action);
     what = what ? what : check_begin(f, s->action);
     return what ? what : check_end(f, s);
@@ -424,9 +455,10 @@ static const char *what_is_broken(const StepFacts *f, const Step *s) {
 
 /* ── the walk through all combinations ── */
 
-enum { N_BITS = 12 };
+enum { N_BITS = 14 };
 
-static void facts_set_bits(StepFacts *f, unsigned bits) {
+/* False: not tried, for of the results one is enough with what a group adds. */
+static bool facts_set_bits(StepFacts *f, unsigned bits) {
     f->decided = bits & 1;
     f->clean = bits & 2;
     f->halted = bits & 4;
@@ -439,6 +471,10 @@ static void facts_set_bits(StepFacts *f, unsigned bits) {
     f->asked = bits & 512;
     f->aborting = bits & 1024;
     f->overdue = bits & 2048;
+    f->member = bits & 4096;
+    f->waits = bits & 8192;
+    return (!f->member && !f->waits) || f->result == RESULT_PIVOTED ||
+           (f->result == RESULT_NONE && !f->waits);
 }
 
 static char *facts_to_text(const StepFacts *f) {
@@ -446,7 +482,7 @@ static char *facts_to_text(const StepFacts *f) {
     static const char *const roots[] = {"source", "target", "other"};
 
     return g_strdup_printf("state %s, intent \"%s\", result \"%s\", link %s, QEMU's job %s, root "
-                           "%s,%s%s%s%s%s%s%s%s%s%s%s%s",
+                           "%s,%s%s%s%s%s%s%s%s%s%s%s%s%s%s",
                            job_state_to_string(f->state), job_intent_to_string(f->intent),
                            job_result_to_string(f->result), links[f->link],
                            qemu_job_phase_to_string(f->qjob), roots[f->root],
@@ -455,7 +491,8 @@ static char *facts_to_text(const StepFacts *f) {
                            f->guest_runs ? " guest-runs" : "", f->on_ready ? " on-ready" : "",
                            f->must_stop ? " must-stop" : "", f->may_stop ? " may-stop" : "",
                            f->must_prepare ? " must-prepare" : "", f->asked ? " asked" : "",
-                           f->aborting ? " aborting" : "", f->overdue ? " overdue" : "");
+                           f->aborting ? " aborting" : "", f->overdue ? " overdue" : "",
+                           f->member ? " member" : "", f->waits ? " waits" : "");
 }
 
 /* Calls visit for all values of what is no yes-or-no. */
@@ -489,7 +526,8 @@ static void visit_expected(StepFacts *f, void *userdata) {
     uint64_t *hits = userdata;
 
     for (unsigned bits = 0; bits < 1u << N_BITS; bits++) {
-        facts_set_bits(f, bits);
+        if (!facts_set_bits(f, bits))
+            continue;
         if (!can_be(f))
             continue;
         Rule rule = rule_of(f);
@@ -520,7 +558,8 @@ static void visit_all(StepFacts *f, void *userdata) {
     Rows *rows = userdata;
 
     for (unsigned bits = 0; bits < 1u << N_BITS; bits++) {
-        facts_set_bits(f, bits);
+        if (!facts_set_bits(f, bits))
+            continue;
         Step s = job_step(f);
         const char *broken = what_is_broken(f, &s);
         if (broken)
@@ -561,7 +600,8 @@ static void visit_blind(StepFacts *f, void *userdata) {
     if (f->link == LINK_LIVE || (f->qjob == QJOB_ABSENT && f->root == ROOT_OTHER))
         return;
     for (unsigned bits = 0; bits < 1u << N_BITS; bits++) {
-        facts_set_bits(f, bits);
+        if (!facts_set_bits(f, bits))
+            continue;
         StepFacts blind = *f;
         blind.qjob = QJOB_ABSENT;
         blind.root =
