@@ -13,6 +13,8 @@
 #define POLL_RUNNING (250 * USEC_PER_MSEC)
 #define POLL_READY (2 * USEC_PER_SEC)
 #define HOUSEKEEPING (10 * 60 * USEC_PER_SEC)
+/* The first time soon, when guests have been looked after: who is started again and again must not grow for ever. */
+#define FIRST_HOUSEKEEPING (200 * USEC_PER_MSEC)
 
 sd_event *manager_event(Manager *m) {
     return m->event;
@@ -721,8 +723,8 @@ int manager_start(Manager *m) {
         job_advance(jobs->pdata[i]);
     connect_begin(m);
     manager_watch_sockets(m);
-    return sd_event_add_time_relative(m->event, &m->housekeeping, CLOCK_MONOTONIC, HOUSEKEEPING,
-                                      USEC_PER_SEC, on_housekeeping, m);
+    return sd_event_add_time_relative(m->event, &m->housekeeping, CLOCK_MONOTONIC,
+                                      FIRST_HOUSEKEEPING, FIRST_HOUSEKEEPING, on_housekeeping, m);
 }
 
 Manager *manager_free(Manager *m) {

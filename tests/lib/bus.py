@@ -155,19 +155,21 @@ class PendingCall:
 
 
 class Bus:
-    """dbus-daemon of type system in a folder of its own, with the shipped policy file."""
+    """dbus-daemon of type system in a folder of its own, with the shipped policy file. monitor: keep its traffic."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, monitor=True):
         os.makedirs(folder, mode=0o755, exist_ok=True)
         self.address = f"unix:path={folder}/bus"
         self.env = {"DBUS_SYSTEM_BUS_ADDRESS": self.address}
         self.daemon = Process([f"{LIB}/private-bus", folder], f"{folder}/dbus-daemon.log", name="dbus-daemon")
         wait_until(self._ready, what=lambda: f"dbus-daemon: {self.daemon.log()}")
-        self.monitor = Process(["dbus-monitor", "--address", self.address], f"{folder}/traffic.log",
-                               name="bus traffic")
         self._own = self.connect()
-        # A monitor says that it listens with the NameLost of its own unique name.
-        self.monitor.wait_log("member=NameLost")
+        self.monitor = None
+        if monitor:
+            self.monitor = Process(["dbus-monitor", "--address", self.address], f"{folder}/traffic.log",
+                                   name="bus traffic")
+            # A monitor says that it listens with the NameLost of its own unique name.
+            self.monitor.wait_log("member=NameLost")
 
     def _ready(self):
         if not self.daemon.alive:
@@ -194,7 +196,8 @@ class Bus:
 
     def stop(self):
         self.daemon.kill()
-        self.monitor.kill()
+        if self.monitor:
+            self.monitor.kill()
 
 
 class Polkit:

@@ -51,6 +51,7 @@ def tags(*words):
 class Test:
     def __init__(self, folder):
         self.folder, self.invariants = folder, True
+        self.keep_traffic = True  # of the bus, for a test that fails; thousands of jobs are too much of it
         self.buses, self.services, self.qemus, self.logs = [], [], [], {}
         self._bus = self._polkit = None
         self._cleanups = []
@@ -77,7 +78,7 @@ class Test:
         """The test's bus, made at first use."""
         if not self._bus:
             folder = self.path("bus")
-            self._bus = Bus(folder)
+            self._bus = Bus(folder, self.keep_traffic)
             self.logs["bus traffic"] = f"{folder}/traffic.log"
             self.logs["dbus-daemon"] = f"{folder}/dbus-daemon.log"
         return self._bus

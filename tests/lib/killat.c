@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Runs a program and kills it (SIGKILL) before or after its N-th system call that writes, syncs, names, unnames or sends:
  * one counter over all of them and over all threads. What is meant only for people (descriptors 0 to 2) and what wakes the
- * program's own threads (eventfd) does not count. */
+ * program's own threads (eventfd) does not count. With a plan, memory that is shared with the test, the moment can be
+ * chosen anew while the program runs, so that one life serves from one death to the next. */
 
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/openat2.h>
@@ -18,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -58,10 +61,18 @@ static const Call calls[] = {
 #define N_CALLS (sizeof calls / sizeof calls[0])
 
 #define DATA_MAX 65536
+#define SHOWN_MAX 512 /* of a line in the log, name and file included */
+
+/* tests/lib/killer.py has the same. */
+typedef struct {
+    uint64_t counted; /* since the test has set it to 0 */
+    uint64_t at;      /* 0 = never */
+    uint64_t after;   /* when the call has been done, not before */
+    uint64_t reached;
+} Plan;
 
 static struct {
-    unsigned long at;  /* 0 = never */
-    bool after, hold;  /* after the call; stop the thread there until SIGUSR1 instead of killing */
+    bool hold;         /* stop the thread there until SIGUSR1 instead of killing */
     const char *match; /* only calls whose words (name, file, data) contain this count */
     const char *from;  /* and only behind the first one whose words contain this */
     FILE *log;
@@ -69,7 +80,7 @@ static struct {
 
 static pid_t child;
 static volatile sig_atomic_t go_on;
-static unsigned long counted;
+static Plan own, *plan = &own;
 
 __attribute__((noreturn)) static void die(const char *what) {
     fprintf(stderr, "killat: %s: %s\n", what, strerror(errno));
@@ -152,7 +163,7 @@ static bool words_contain(const char *words, size_t size, const char *text) {
 static bool call_counts(pid_t tid, const Call *call, const uint64_t *args) {
     static char words[DATA_MAX];
     char link[64], file[256] = "";
-    size_t size;
+    size_t size, limit = options.match || options.from ? sizeof words : SHOWN_MAX;
 
     if (call->kind == CALL_OPEN) {
         if (!open_creates(tid, call, args))
@@ -167,7 +178,7 @@ static bool call_counts(pid_t tid, const Call *call, const uint64_t *args) {
             return false;
     }
     size = (size_t) snprintf(words, sizeof words, "%s %s ", call->name, file);
-    size += data_read(tid, call, args, words + size, sizeof words - size);
+    size += data_read(tid, call, args, words + size, limit - size);
     if (options.from) {
         if (words_contain(words, size, options.from))
             options.from = NULL;
@@ -175,9 +186,9 @@ static bool call_counts(pid_t tid, const Call *call, const uint64_t *args) {
     }
     if (options.match && !words_contain(words, size, options.match))
         return false;
-    counted++;
+    plan->counted++;
     if (options.log) {
-        fprintf(options.log, "%lu ", counted);
+        fprintf(options.log, "%" PRIu64 " ", plan->counted);
         for (size_t i = 0, shown = 0; i < size && shown < 240; i++)
             if (words[i] >= ' ' && words[i] <= '~') {
                 fputc(words[i], options.log);
@@ -191,17 +202,24 @@ static bool call_counts(pid_t tid, const Call *call, const uint64_t *args) {
 
 /* ── following ── */
 
-static void filter_install(void) {
-    struct sock_filter filter[N_CALLS + 3];
-    struct sock_fprog program = {N_CALLS + 3, filter};
+#define LOAD(field)                                                                                \
+    (struct sock_filter) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
+#define JUMP(kind, value, yes, no)                                                                 \
+    (struct sock_filter) BPF_JUMP(BPF_JMP | BPF_##kind | BPF_K, (value), (uint8_t) (yes), (no))
+#define RETURN(what) (struct sock_filter) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_##what)
+#define N_HEAD 6
 
-    filter[0] =
-        (struct sock_filter) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+static void filter_install(void) {
+    struct sock_filter filter[N_HEAD + N_CALLS + 2] = {
+        /* The log is the most of what is written: no stop for it. */
+        LOAD(nr), JUMP(JEQ, SYS_write, 0, 3), LOAD(args[0]), JUMP(JGT, 2, 1, 0), RETURN(ALLOW),
+        LOAD(nr)};
+    struct sock_fprog program = {N_HEAD + N_CALLS + 2, filter};
+
     for (size_t i = 0; i < N_CALLS; i++)
-        filter[i + 1] = (struct sock_filter) BPF_JUMP(
-            BPF_JMP | BPF_JEQ | BPF_K, (uint32_t) calls[i].nr, (uint8_t) (N_CALLS - i), 0);
-    filter[N_CALLS + 1] = (struct sock_filter) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    filter[N_CALLS + 2] = (struct sock_filter) BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE);
+        filter[N_HEAD + i] = JUMP(JEQ, (uint32_t) calls[i].nr, N_CALLS - i, 0);
+    filter[N_HEAD + N_CALLS] = RETURN(ALLOW);
+    filter[N_HEAD + N_CALLS + 1] = RETURN(TRACE);
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
         die("seccomp");
@@ -232,6 +250,7 @@ static void on_signal(int number) {
 }
 
 static void point_reached(void) {
+    plan->reached = 1;
     if (options.log) {
         fprintf(options.log, "reached\n");
         fflush(options.log);
@@ -256,9 +275,9 @@ static enum __ptrace_request call_entered(pid_t tid) {
     for (size_t i = 0; i < N_CALLS; i++)
         if ((uint64_t) calls[i].nr == info.seccomp.nr) {
             const uint64_t *args = (const uint64_t *) info.seccomp.args;
-            if (!call_counts(tid, &calls[i], args) || counted != options.at)
+            if (!call_counts(tid, &calls[i], args) || plan->counted != plan->at)
                 return PTRACE_CONT;
-            if (options.after)
+            if (plan->after)
                 return PTRACE_SYSCALL; /* stops once more, behind the call */
             point_reached();
             return PTRACE_CONT;
@@ -303,8 +322,20 @@ static int follow(void) {
     }
 }
 
+static void plan_map(const char *path) {
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+
+    if (fd < 0)
+        die(path);
+    plan = mmap(NULL, sizeof *plan, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (plan == MAP_FAILED)
+        die(path);
+    close(fd);
+}
+
 static int usage(void) {
     fputs("killat [OPTION…] -- PROGRAM ARGUMENT…\n"
+          "--plan FILE    at, after and the count in shared memory, see Plan\n"
           "--at N         at the N-th call (default: never, which counts only)\n"
           "--after        when it has been done\n"
           "--match TEXT   only calls whose words (name, file, data) contain it\n"
@@ -316,23 +347,24 @@ static int usage(void) {
 }
 
 int main(int argc, char **argv) {
-    static const struct option known[] = {{"at", required_argument, NULL, 'n'},
-                                          {"after", no_argument, NULL, 'a'},
-                                          {"hold", no_argument, NULL, 'h'},
-                                          {"match", required_argument, NULL, 'm'},
-                                          {"from", required_argument, NULL, 'f'},
-                                          {"log", required_argument, NULL, 'l'},
-                                          {}};
+    static const struct option known[] = {
+        {"plan", required_argument, NULL, 'p'},  {"at", required_argument, NULL, 'n'},
+        {"after", no_argument, NULL, 'a'},       {"hold", no_argument, NULL, 'h'},
+        {"match", required_argument, NULL, 'm'}, {"from", required_argument, NULL, 'f'},
+        {"log", required_argument, NULL, 'l'},   {}};
     static const int forwarded[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
     int c, status;
 
     while ((c = getopt_long(argc, argv, "+", known, NULL)) != -1)
         switch (c) {
         case 'n':
-            options.at = strtoul(optarg, NULL, 10);
+            own.at = strtoul(optarg, NULL, 10);
             break;
         case 'a':
-            options.after = true;
+            own.after = true;
+            break;
+        case 'p':
+            plan_map(optarg);
             break;
         case 'h':
             options.hold = true;

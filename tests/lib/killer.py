@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The service killed at chosen moments and started again: its caller who does not give up, and what must hold then."""
+import mmap
 import os
 import signal
 import sqlite3
+import struct
 import time
 from xml.etree import ElementTree
 
@@ -53,23 +55,55 @@ class Point:
             f" behind {self.behind}" if self.behind else "")
 
 
+class Plan:
+    """The memory that is shared with killat: when the service is to die, chosen while it runs; see killat.c."""
+
+    FIELDS = ("counted", "at", "after", "reached")
+
+    def __init__(self, path):
+        self.path = path
+        with open(path, "w+b") as f:
+            f.truncate(mmap.PAGESIZE)
+            self.memory = mmap.mmap(f.fileno(), mmap.PAGESIZE)
+
+    def arm(self, point=None):
+        """The count begins now. Without a point nothing happens."""
+        for name, value in (("at", 0), ("reached", 0), ("counted", 0), ("after", int(point.after) if point else 0),
+                            ("at", point.at if point else 0)):
+            struct.pack_into("=Q", self.memory, 8 * self.FIELDS.index(name), value)
+
+    def __getattr__(self, name):
+        return struct.unpack_from("=Q", self.memory, 8 * self.FIELDS.index(name))[0]
+
+
 class Mortal:
     """A service and its caller, who starts it again when it was killed and repeats what was not answered.
 
-    start(point) runs the service until that moment; without a point it lives until somebody ends it."""
+    start(point) runs the service until that moment; without a point it lives until somebody ends it, or, with a plan,
+    until the moment that is chosen later."""
 
-    def __init__(self, service):
-        self.s, self.deaths, self.calls_path = service, 0, f"{service.folder}/calls.log"
+    def __init__(self, service, plan=None):
+        self.s, self.deaths, self.calls_path, self.plan = service, 0, f"{service.folder}/calls.log", plan
         # Called when the service has died, before it is started again; and where the next lives end.
         self.at_death, self.next_points = lambda: None, []
+        service.conn.subscribe(sender="org.freedesktop.DBus", member="NameOwnerChanged", callback=self._owner_changed)
+        self.owner = service.bus.owner_of(PREFIX)
+
+    def _owner_changed(self, signal):
+        if signal.member == "NameOwnerChanged" and signal.args[0] == PREFIX:
+            self.owner = signal.args[2]
 
     def start(self, point=None):
-        if point and os.path.exists(self.calls_path):
-            os.unlink(self.calls_path)
-        self.s.wrap = [KILLAT, *point.arguments(self.calls_path), "--"] if point else []
+        if self.plan:
+            self.plan.arm(point)
+            self.s.wrap = [KILLAT, "--plan", self.plan.path, "--log", self.calls_path, "--"]
+        elif point:
+            if os.path.exists(self.calls_path):
+                os.unlink(self.calls_path)
+            self.s.wrap = [KILLAT, *point.arguments(self.calls_path), "--"]
         self.s.start(wait=False)
         self.s.wrap = []
-        wait_until(lambda: self.dead or self.s.bus.owner_of(PREFIX), 30, "the service's name or its end", interval=0.002)
+        wait_until(lambda: self.dead or self.owner, 30, "the service's name or its end", interval=0.01)
 
     @property
     def dead(self):
@@ -106,7 +140,7 @@ class Mortal:
         self.deaths += 1
         self.s.killed += 1
         self.at_death()
-        wait_until(lambda: not self.s.bus.owner_of(PREFIX), what="the service's name to be free", interval=0.002)
+        wait_until(lambda: not self.owner, what="the service's name to be free", interval=0.01)
         self.start(self.next_points.pop(0) if self.next_points else None)
         return True
 
@@ -369,50 +403,3 @@ class Stage:
 
 def end_of(properties):
     return {k: properties[k] for k in ("State", "Result", "ErrorName", "ErrorMessage", "Restarts", "Warnings", "Target")}
-
-
-def sweep(make, scenario, points, full=False, first=None):
-    """Plays SCENARIO(stage) once in peace, then with a kill at about POINTS moments spread over all of its calls.
-
-    first: a point at which the service is killed each time, so that the moments are those of the life that recovers.
-    full: at every call, until the end is not reached any more. make() gives a new stage. Returns how many were killed."""
-    stage = make()
-
-    def play(point):
-        stage.mortal.next_points = [point] if first else []
-        stage.begin(first or point)
-        scenario(stage)
-
-    play(Point())
-    total = sum(1 for line in stage.mortal.calls() if line[:1].isdigit())
-    moments = range(1, total + 40) if full else spread(total, points)
-    failures, killed, missed = [], 0, 0
-    for at in moments:
-        point = Point(at)
-        try:
-            play(point)
-        except Exception as e:  # the next moments are of interest all the same
-            calls = "\n  ".join(line[:200] for line in stage.mortal.calls()[-4:])
-            where = f"{first}, then {point}" if first else str(point)
-            failures.append(f"killed {where} of about {total}:\n  {calls}\n{type(e).__name__}: {e}\n"
-                            f"{stage.s.log()[-6000:]}")
-            if len(failures) >= 3:
-                break
-            stage.s.process.kill()
-            stage.qemu.kill()
-            stage = make()
-            continue
-        hit = stage.mortal.deaths - stage.deaths > (1 if first else 0)
-        killed += hit
-        missed = 0 if hit else missed + 1
-        if missed >= 5:
-            break
-    assert not failures, "\n\n".join(failures)
-    assert killed >= 0.8 * min(points, total), f"only {killed} of {points} moments were reached (of {total} calls)"
-    return killed
-
-
-def spread(total, points):
-    """About POINTS numbers from 1 to TOTAL, evenly."""
-    points = min(points, total)
-    return [1 + i * (total - 1) // max(1, points - 1) for i in range(points)]

@@ -251,6 +251,7 @@ class Service(Client):
         for path in self.state_dir, self.socket_dir:
             os.makedirs(path, mode=0o700, exist_ok=True)
         self.configure(config)
+        self.binary = f"{BUILD}/service/blockjobd"
         self.process, self.killed, self.started = None, 0, 0
         super().__init__(bus.connect())
         # Every signal of every life, for the invariants and for wait_signal().
@@ -262,10 +263,6 @@ class Service(Client):
         """In force from the next start on."""
         with open(self.config_path, "w") as f:
             f.write(text)
-
-    @property
-    def binary(self):
-        return f"{BUILD}/service/blockjobd"
 
     def start(self, wait=True):
         argv = [*self.wrap, self.binary, f"--state-dir={self.state_dir}", f"--socket-dir={self.socket_dir}",

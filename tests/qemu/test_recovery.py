@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The service is killed at every kind of moment and started again: each job comes to the end that was promised."""
+"""The service is killed at named moments and at random ones, and QEMU with it: each job comes to the end that was promised.
+
+Every moment there is has its turn in the sweeps of tests/crash."""
 import os
 import random
 import statistics
@@ -8,24 +10,8 @@ import time
 from xml.etree import ElementTree
 
 from harness import *
-from killer import Point, Stage, end_of, sweep
+from killer import Point, Stage, end_of
 from process import PATIENCE
-
-# BLOCKJOBD_CRASH=full: every moment instead of some; needs BLOCKJOBD_TEST_PATIENCE=5 as well.
-FULL = os.environ.get("BLOCKJOBD_CRASH") == "full"
-
-
-def stages(t, **more):
-    """A function that makes a new stage with each call."""
-    made = []
-
-    def make():
-        made.append(Stage(t, f"web{len(made)}", **more))
-        return made[-1]
-    return make
-
-
-# ---- swept: a kill at moments spread over all calls of the service ----
 
 def pivot(stage):
     stage.copy()
@@ -35,129 +21,12 @@ def pivot(stage):
     stage.end("pivoted")
 
 
-def pivot_deleting_the_source(stage):
-    stage.copy(delete_source=True)
-    stage.wait("ready")
-    stage.write(1)
-    stage.order("pivot")
-    stage.end("pivoted", source_stays=False)
-
-
 def finish(stage):
     stage.copy()
     stage.wait("ready")
     stage.write(1)
     stage.order("finish")
     stage.end("finished")
-
-
-def cancel_when_ready(stage):
-    stage.copy()
-    stage.wait("ready")
-    stage.write(1)
-    stage.order("cancel")
-    stage.end("cancelled")
-
-
-def cancel_when_running(stage):
-    stage.copy(speed=65536)
-    stage.wait("running")
-    stage.order("cancel")
-    stage.end("cancelled", written=(0,))
-
-
-def pivot_on_ready(stage):
-    """The client orders the copy with its end and leaves the bus."""
-    client = stage.s.client(0)
-
-    def order():
-        return client.domain(stage.qemu.name).disk("vda").copy(stage.target, request_id=f"n{stage.number}",
-                                                                on_ready="pivot", speed=16 << 20)
-    job = stage.mortal.call(order)
-    client.conn.close()
-    stage.job = Job(stage.s, job.path)
-    stage.end("pivoted", written=(0,))
-
-
-@deadline(300)
-def test_pivot_survives_a_kill_at_any_call(t):
-    sweep(stages(t), pivot, 60, FULL)
-
-
-@deadline(300)
-def test_pivot_with_a_definition_survives_a_kill_at_any_call(t):
-    sweep(stages(t, definition=True), pivot, 60, FULL)
-
-
-@deadline(300)
-def test_pivot_that_deletes_its_source_survives_a_kill_at_any_call(t):
-    sweep(stages(t, definition=True), pivot_deleting_the_source, 50, FULL)
-
-
-@deadline(300)
-def test_finish_survives_a_kill_at_any_call(t):
-    sweep(stages(t), finish, 50, FULL)
-
-
-@deadline(300)
-def test_cancel_of_a_ready_copy_survives_a_kill_at_any_call(t):
-    sweep(stages(t), cancel_when_ready, 40, FULL)
-
-
-@deadline(300)
-def test_cancel_of_a_running_copy_survives_a_kill_at_any_call(t):
-    sweep(stages(t), cancel_when_running, 40, FULL)
-
-
-@deadline(300)
-def test_promised_pivot_is_kept_without_the_client_after_a_kill_at_any_call(t):
-    sweep(stages(t, definition=True), pivot_on_ready, 50, FULL)
-
-
-def attach_and_detach(stage):
-    """The domain is forgotten and attached again; after that a copy is as good as ever."""
-    # Jobs of old are only known to be over when QEMU has been looked at.
-    stage.mortal.call(stage.domain.detach, allow=("NoSuchDomain", "UnknownObject"), soon=("DomainBusy",))
-    stage.mortal.call(lambda: stage.s.attach(stage.qemu.name, stage.qemu.socket, definition=stage.definition),
-                      allow=("DomainBusy",))
-    domain = stage.mortal.call(stage.domain.properties)
-    assert (domain["Socket"], domain["Definition"]) == (stage.qemu.socket, stage.definition), domain
-    stage.mortal.until(stage.looked_at, 30, "the first look at the domain")
-    pivot(stage)
-
-
-@deadline(300)
-def test_attached_domain_survives_a_kill_at_any_call(t):
-    sweep(stages(t, definition=True), attach_and_detach, 40, FULL)
-
-
-def twice(t, point, scenario=pivot, **more):
-    sweep(stages(t, definition=True, aio="threads", **more), scenario, 16, FULL, first=point)
-
-
-@deadline(300)
-def test_recovery_of_a_setup_survives_a_kill_at_any_call(t):
-    twice(t, Point(2, '"blockdev-add"'))
-
-
-@deadline(300)
-def test_recovery_from_pending_survives_a_kill_at_any_call(t):
-    twice(t, Point(1, "journal.db-wal", behind='"job-complete"'))
-
-
-@deadline(300)
-def test_recovery_from_the_decision_survives_a_kill_at_any_call(t):
-    twice(t, Point(1, '"job-finalize"'))
-
-
-@deadline(300)
-def test_recovery_of_finishing_work_survives_a_kill_at_any_call(t):
-    twice(t, Point(1, '"blockdev-del"'), pivot_deleting_the_source)
-
-
-@deadline(300)
-def test_recovery_of_a_cancellation_survives_a_kill_at_any_call(t):
-    twice(t, Point(1, '"job-cancel"'), cancel_when_ready)
 
 
 # ---- named moments: what the death leaves in QEMU, and what the next life makes of it ----
@@ -398,24 +267,6 @@ def test_definition_follows_a_guest_that_was_started_on_its_source_again(t):
     named = ElementTree.parse(stage.definition).find("devices/disk/source").get("file")
     assert named == stage.current, (f"the guest runs on {stage.current}, its definition says {named}: "
                                     f"{end_of(stage.job.properties())}")
-
-
-# ---- for how long a guest is held when the service dies at the worst moment ----
-
-@deadline(60)
-def test_guest_is_held_for_little_more_than_the_restart_when_the_service_dies_in_pending(t):
-    stage, held = named(t), []
-    for _ in range(10):
-        began = []
-        stage.mortal.at_death = lambda: began.append(time.time())
-        stage.begin(Point(1, "journal.db-wal", behind='"job-complete"'))
-        pivot(stage)
-        (stop, resume), = stage.stood()
-        assert stop <= began[0] <= resume, "the guest was not held over the death"
-        held.append(resume - began[0])
-    print(f"note: killed in pending, the guest went on {statistics.median(held) * 1e3:.0f} ms (median), "
-          f"{max(held) * 1e3:.0f} ms (worst) after the service was started again")
-    assert statistics.median(held) < 0.5 * PATIENCE, held
 
 
 @deadline(60)
