@@ -9,10 +9,10 @@ import threading
 
 class QmpProxy:
     """on_command(name, arguments) → None (pass it on), a dict (QEMU's error: {"class", "desc"}), DROP (no answer),
-    CLOSE (break off), or bytes (sent in place of an answer). on_reply(name, reply) → the reply to pass on.
+    YES (an empty answer, though QEMU was not asked), CLOSE (break off), or bytes (sent in place of an answer). on_reply(name, reply) → the reply to pass on.
     Both run in the proxy's thread. .commands lists (name, arguments) in the order of arrival."""
 
-    DROP, CLOSE = object(), object()
+    DROP, YES, CLOSE = object(), object(), object()
 
     def __init__(self, t, qemu, name=None):
         self.upstream_path, self.path = qemu.socket, t.path(f"{name or qemu.name}.proxy")
@@ -137,6 +137,8 @@ class _Pair:
                 self._pass(name, line, number, fd)
             elif decision is QmpProxy.CLOSE:
                 self.close()
+            elif decision is QmpProxy.YES:
+                self._reply({"return": {}, "id": number})
             elif decision is not QmpProxy.DROP:
                 self._reply(decision if isinstance(decision, bytes) else {"error": decision, "id": number})
         finally:

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A group whose QEMU refuses, or whose service dies, between one disk and the next: all or none, and nothing is lost."""
+import signal
+import time
+
+from harness import *
+from invariants import check_qemu
+from process import PATIENCE
+from qmp_proxy import QmpProxy
+from scenes import *
+
+DISKS = ["vda", "vdb", "vdc"]
+WORDS = "the test has refused this: №7"
+
+
+class Trio:
+    """A machine with three disks behind a proxy, its service, and a group that is ready."""
+
+    def __init__(self, t, definition=False, **options):
+        self.t = t
+        self.old = {d: t.image(f"{d}.qcow2", "16M", fill="1M") for d in DISKS}
+        self.new = {d: t.path(f"{d}-new.qcow2") for d in DISKS}
+        self.qemu = t.qemu("web", list(self.old.values()), idle=False)
+        self.proxy = QmpProxy(t, self.qemu)
+        self.s = t.service()
+        self.domain = self.s.attach("web", self.proxy.path)
+        self.group = self.domain.copy_disks(self.new, **options).wait("ready")
+        self.members = self.group.members()
+        self.write(1)
+
+    def write(self, place):
+        for i in range(3):
+            self.qemu.io(f"write -P {place + i} {place}M 64k", i)
+            self.qemu.io("flush", i)
+
+    def read(self, place):
+        for i in range(3):
+            self.qemu.io(f"read -P {place + i} {place}M 64k", i)
+
+    def at(self, command, number, do):
+        """do(arguments) decides about the NUMBER-th such command of a member from now on."""
+        seen = []
+
+        def decide(name, arguments):
+            if name != command:
+                return None
+            seen.append(arguments)
+            return do(arguments) if len(seen) == number else None
+        self.proxy.on_command = decide
+
+    def all_on(self, images, result):
+        """Every disk stands there, with all that was written; the guest runs and nothing is left behind."""
+        wait_until(lambda: self.qemu("query-status")["running"], what="the guest to run")
+        wait_until(lambda: not check_qemu(self.qemu, set()), what=lambda: check_qemu(self.qemu, set()))
+        wait_until(lambda: all(self.domain.disk(d).Source == images[d] for d in DISKS),
+                   what=lambda: [self.domain.disk(d).properties() for d in DISKS])
+        assert [m.Result for m in self.members] == [result] * 3, [m.properties() for m in self.members]
+        self.read(1)
+        self.write(2)
+        self.read(2)
+        self.proxy.on_command = None
+
+
+def rolls_back(t, command, number, answer, **options):
+    trio = Trio(t, **options)
+    trio.at(command, number, lambda arguments: answer)
+    trio.group.pivot()
+    trio.group.wait_result("failed", 30)
+    trio.all_on(trio.old, "failed")
+    assert all(m.ErrorMessage for m in trio.members)
+    return trio
+
+
+def refused_once(t, number, **options):
+    trio = rolls_back(t, "job-complete", number, {"class": "GenericError", "desc": WORDS}, **options)
+    assert trio.group.ErrorMessage.endswith(WORDS), trio.group.ErrorMessage
+    # Nothing is in the way of the next one.
+    trio.domain.copy_disks(trio.new).wait("ready").pivot().wait_result("pivoted")
+
+
+def test_refused_completion_of_the_first_disk_takes_all_back(t):
+    refused_once(t, 1)
+
+
+def test_refused_completion_of_the_last_disk_takes_all_back(t):
+    refused_once(t, 3)
+
+
+def test_refused_completion_takes_all_back_while_the_processors_run(t):
+    refused_once(t, 2, pause_guest=False)
+
+
+def test_disk_that_does_not_come_to_the_point_in_time_takes_all_back(t):
+    """QEMU has said yes and does nothing: after two seconds the guest's writes go on, on the sources."""
+    began = time.monotonic()
+    trio = rolls_back(t, "job-complete", 2, QmpProxy.YES)
+    assert time.monotonic() - began < 8 * PATIENCE and trio.group.GuestPaused < 4e6 * PATIENCE, trio.group.properties()
+    assert "common point" in trio.group.ErrorMessage, trio.group.ErrorMessage
+
+
+def test_member_that_somebody_cancels_ends_the_group(t):
+    trio = Trio(t)
+    trio.qemu("job-cancel", id=next(i for i in trio.qemu.jobs() if i.endswith(f"-{trio.members[1].id}")))
+    trio.group.wait_result("failed")
+    trio.all_on(trio.old, "failed")
+    assert 'Disk "vdb"' in trio.group.ErrorMessage, trio.group.ErrorMessage
+    assert f"job {trio.group.id}" in trio.members[0].ErrorMessage, trio.members[0].ErrorMessage
+
+
+def test_target_that_was_deleted_keeps_all_on_their_sources(t):
+    trio = Trio(t)
+    os.unlink(trio.new["vdc"])
+    error = refused(trio.group.pivot, "BadTarget")
+    assert '"vdc"' in error.message, error.message
+    assert trio.group.State == "ready"
+    trio.group.cancel()
+    trio.group.wait_result("cancelled")
+    trio.all_on(trio.old, "cancelled")
+
+
+def dies_at(t, command, number, end, result, **options):
+    """The service dies when QEMU has done all that came before the NUMBER-th such command, and nothing after it."""
+    trio = Trio(t, **options)
+
+    def die(arguments):
+        trio.s.process.signal(signal.SIGKILL)
+        return QmpProxy.CLOSE
+    trio.at(command, number, die)
+    try:
+        end(trio.group)
+    except BusError as e:
+        assert e.short in ("NoReply", "Disconnected", "ServiceUnknown"), e
+    wait_until(lambda: not trio.s.process.alive, what="the service's death")
+    trio.s.process.wait(10)
+    trio.s.killed += 1
+    wait_until(lambda: not trio.s.bus.owner_of(PREFIX), what="the service's name to be free")
+    trio.proxy.on_command = None
+    trio.s.start()
+    trio.group.wait_result(result, 30)
+    trio.all_on(trio.new if result == "pivoted" else trio.old, result)
+    assert trio.group.Restarts == 1 and all(m.Restarts == 1 for m in trio.members)
+
+
+def test_pivot_goes_on_when_the_service_dies_between_two_completions(t):
+    dies_at(t, "job-complete", 2, lambda g: g.pivot(), "pivoted")
+
+
+def test_pivot_without_a_pause_goes_on_when_the_service_dies_between_two_completions(t):
+    dies_at(t, "job-complete", 3, lambda g: g.pivot(), "pivoted", pause_guest=False)
+
+
+def test_pivot_goes_forward_when_the_service_dies_between_two_finalizations(t):
+    dies_at(t, "job-finalize", 2, lambda g: g.pivot(), "pivoted")
+
+
+def test_pivot_goes_forward_when_the_service_dies_before_the_last_finalization(t):
+    dies_at(t, "job-finalize", 3, lambda g: g.pivot(), "pivoted", pause_guest=False)
+
+
+def test_finish_goes_forward_when_the_service_dies_between_two_finalizations(t):
+    dies_at(t, "job-finalize", 2, lambda g: g.finish(), "finished")
+
+
+def test_finish_goes_on_when_the_service_dies_between_two_completions(t):
+    dies_at(t, "block-job-cancel", 2, lambda g: g.finish(), "finished")
+
+
+def test_cancel_goes_on_when_the_service_dies_between_two_cancellations(t):
+    dies_at(t, "job-cancel", 2, lambda g: g.cancel(), "cancelled")
