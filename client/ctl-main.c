@@ -27,8 +27,8 @@ static const Verb verbs[] = {
     {"chain", 2, 2, 0, verb_chain, "DOMAIN DISK"},
     {"attach", 0, 2, TAKES_ATTACH, verb_attach, "[NAME] SOCKET"},
     {"detach", 1, 1, TAKES_DETACH, verb_detach, "DOMAIN"},
-    {"copy", 2, 3, TAKES_COPY | TAKES_WAITING, verb_copy, "DOMAIN DISK TARGET"},
-    {"move", 2, 3, TAKES_COPY | TAKES_WAITING, verb_move, "DOMAIN DISK TARGET"},
+    {"copy", 2, -1, TAKES_COPY | TAKES_WAITING, verb_copy, "DOMAIN DISK TARGET|DISK=TARGET..."},
+    {"move", 2, -1, TAKES_COPY | TAKES_WAITING, verb_move, "DOMAIN DISK TARGET|DISK=TARGET..."},
     {"check", 2, 3, TAKES_COPY, verb_check, "DOMAIN DISK TARGET"},
     {"wait", 1, -1, TAKES_WAITING | TAKES_GOAL, verb_wait, "JOB..."},
     {"pivot", 1, -1, TAKES_END | TAKES_WAITING, verb_pivot, "JOB..."},
@@ -67,6 +67,7 @@ static const char help_text[] =
     "Copying:\n"
     "  copy DOMAIN DISK TARGET    Mirror a disk to a new image, wait until it is ready\n"
     "  move DOMAIN DISK TARGET    As copy --on-ready=pivot: go over to the new image\n"
+    "  copy DOMAIN DISK=TARGET... Several disks to one point in time, all or none; move likewise\n"
     "  check DOMAIN DISK TARGET   Say what would be refused; change nothing\n"
     "  wait JOB...                Wait until a job has ended, or with --for=ready is ready\n"
     "  pivot JOB...               Switch the guest to the target\n"

@@ -53,20 +53,20 @@ static const DictionaryOption dictionary_options[] = {
     {"buf-size", "buf-size", TYPE_SIZE, TAKES_COPY},
     {"on-source-error", "on-source-error", TYPE_STRING, TAKES_COPY},
     {"on-target-error", "on-target-error", TYPE_STRING, TAKES_COPY},
-    {"on-ready", "on-ready", TYPE_STRING, TAKES_COPY},
+    {"on-ready", "on-ready", TYPE_STRING, TAKES_COPY | TAKES_GROUP},
     {"cluster-size", "cluster-size", TYPE_SIZE32, TAKES_COPY},
     {"preallocation", "preallocation", TYPE_STRING, TAKES_COPY},
     {"discard", "discard", TYPE_STRING, TAKES_COPY},
     {"detect-zeroes", "detect-zeroes", TYPE_STRING, TAKES_COPY},
     {"cache", "cache", TYPE_STRING, TAKES_COPY},
     {"aio", "aio", TYPE_STRING, TAKES_COPY},
-    {"pause-guest", "pause-guest", TYPE_BOOL, TAKES_COPY | TAKES_END},
-    {"max-pause", "max-pause", TYPE_DURATION, TAKES_COPY | TAKES_END},
+    {"pause-guest", "pause-guest", TYPE_BOOL, TAKES_COPY | TAKES_END | TAKES_GROUP},
+    {"max-pause", "max-pause", TYPE_DURATION, TAKES_COPY | TAKES_END | TAKES_GROUP},
     {"delete-source", "delete-source", TYPE_TRUE, TAKES_COPY},
     {"delete-target", "delete-target", TYPE_TRUE, TAKES_COPY | TAKES_CANCEL},
     {"keep-target", "delete-target", TYPE_FALSE, TAKES_COPY | TAKES_CANCEL},
     {"force", "force", TYPE_TRUE, TAKES_COPY | TAKES_CANCEL | TAKES_DETACH},
-    {"request-id", "request-id", TYPE_STRING, TAKES_COPY},
+    {"request-id", "request-id", TYPE_STRING, TAKES_COPY | TAKES_GROUP},
     {"definition", "definition", TYPE_PATH, TAKES_ATTACH},
     {"persistent", "persistent", TYPE_TRUE, TAKES_XML},
     {"domain", "domain", TYPE_STRING, TAKES_HISTORY},
@@ -428,10 +428,22 @@ static int value_append(const DictionaryValue *value, sd_bus_message *m) {
     }
 }
 
-int options_append(const Options *options, sd_bus_message *m) {
+/* Those of which the options' `takes` has a bit of `with`, and none of `without`. */
+static int append_some(const Options *options, sd_bus_message *m, unsigned with, unsigned without) {
     int r = sd_bus_message_open_container(m, 'a', "{sv}");
 
-    for (guint i = 0; r >= 0 && i < options->dictionary->len; i++)
-        r = value_append(&g_array_index(options->dictionary, DictionaryValue, i), m);
+    for (guint i = 0; r >= 0 && i < options->dictionary->len; i++) {
+        const DictionaryValue *value = &g_array_index(options->dictionary, DictionaryValue, i);
+        if (value->option->takes & with && !(value->option->takes & without))
+            r = value_append(value, m);
+    }
     return r < 0 ? r : sd_bus_message_close_container(m);
+}
+
+int options_append(const Options *options, sd_bus_message *m) {
+    return append_some(options, m, ~0u, 0);
+}
+
+int options_append_part(const Options *options, sd_bus_message *m, bool group) {
+    return append_some(options, m, group ? TAKES_GROUP : ~0u, group ? 0 : TAKES_GROUP);
 }

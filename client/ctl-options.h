@@ -22,6 +22,7 @@ typedef enum {
     TAKES_GOAL = 1 << 8,    /* --for */
     TAKES_ALL = 1 << 9,
     TAKES_PROPERTY = 1 << 10,
+    TAKES_GROUP = 1 << 11, /* not a verb: of several disks together, those of the whole group */
 } Takes;
 
 typedef enum { JSON_OFF, JSON_SHORT, JSON_PRETTY } JsonMode;
@@ -56,6 +57,9 @@ int options_fd(const Options *options);
 void options_set(Options *options, const char *name, const char *text);
 /* Appends the dictionary as a{sv}. */
 int options_append(const Options *options, sd_bus_message *m);
+
+/* The same of those keys that a group has, or of those that each of its disks has. */
+int options_append_part(const Options *options, sd_bus_message *m, bool group);
 
 /* path made absolute against the current folder; where it has ".." its folder is resolved first,
  * because the service accepts none. NULL with errno if there is no such folder. */

@@ -68,16 +68,73 @@ static int copy_message(Ctl *ctl, void *userdata, sd_bus_message **ret) {
     return r < 0 ? r : options_append(ctl->options, *ret);
 }
 
-int verb_copy(Ctl *ctl, int argc, char **argv) {
+/* ── several disks together ── */
+
+typedef struct {
+    char *domain;       /* object path */
+    GPtrArray *disks;   /* char*, names */
+    GPtrArray *targets; /* char*, of each */
+} GroupRequest;
+
+static void group_request_clear(GroupRequest *request) {
+    g_free(request->domain);
+    g_ptr_array_unref(request->disks);
+    g_ptr_array_unref(request->targets);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(GroupRequest, group_request_clear)
+
+static int group_request_fill(Ctl *ctl, int argc, char **argv, GroupRequest *request) {
+    if (options_fd(ctl->options) >= 0) {
+        complain("--fd is for one disk; several disks have their targets by path.");
+        return CTL_USAGE;
+    }
+    for (int i = 1; i < argc; i++) {
+        const char *equals = strchr(argv[i], '=');
+        if (!equals || equals == argv[i] || !equals[1]) {
+            complain("\"%s\" is not DISK=TARGET.", argv[i]);
+            return CTL_USAGE;
+        }
+        char *target = target_text(ctl, equals + 1);
+        if (!target)
+            return CTL_USAGE;
+        g_ptr_array_add(request->disks, g_strndup(argv[i], (gsize) (equals - argv[i])));
+        g_ptr_array_add(request->targets, target);
+    }
+    int r = bus_connect(ctl);
+    if (r == 0)
+        r = bus_track_owner(ctl);
+    return r != 0 ? r : domain_find(ctl, argv[0], &request->domain);
+}
+
+static int group_message(Ctl *ctl, void *userdata, sd_bus_message **ret) {
+    const GroupRequest *request = userdata;
+    int r = bus_call_new(ctl, request->domain, CTL_DOMAIN, "CopyDisks", ret);
+
+    if (r >= 0)
+        r = sd_bus_message_open_container(*ret, 'a', "(ssa{sv})");
+    for (guint i = 0; r >= 0 && i < request->disks->len; i++) {
+        r = sd_bus_message_open_container(*ret, 'r', "ssa{sv}");
+        if (r >= 0)
+            r = sd_bus_message_append(*ret, "ss", request->disks->pdata[i],
+                                      request->targets->pdata[i]);
+        if (r >= 0)
+            r = options_append_part(ctl->options, *ret, false);
+        if (r >= 0)
+            r = sd_bus_message_close_container(*ret);
+    }
+    if (r >= 0)
+        r = sd_bus_message_close_container(*ret);
+    return r < 0 ? r : options_append_part(ctl->options, *ret, true);
+}
+
+/* ── the verbs ── */
+
+/* Makes the job; surely once. 0 or an exit code. */
+static int copy_start(Ctl *ctl, CallMaker message, void *request, uint64_t *ret_id) {
     g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
     g_autoptr(sd_bus_message) reply = NULL;
-    g_auto(CopyRequest) request = {0};
     bool repeated;
-    uint64_t id;
-    int r = copy_request_fill(ctl, argc, argv, &request);
 
-    if (r != 0)
-        return r;
     /* With an id of its own the request can be made again when the service dies over it, and is
      * still one copy. */
     if (!options_get(ctl->options, "request-id")) {
@@ -85,11 +142,38 @@ int verb_copy(Ctl *ctl, int argc, char **argv) {
         g_autofree char *request_id = g_strdup_printf("ctl-%s", uuid);
         options_set(ctl->options, "request-id", request_id);
     }
-    r = bus_call_surely(ctl, copy_message, &request, &repeated, &reply, &error);
+    int r = bus_call_surely(ctl, message, request, &repeated, &reply, &error);
     if (r >= 0)
-        r = sd_bus_message_read(reply, "to", &id, NULL);
-    if (r < 0)
-        return (int) error_report(ctl, r, &error);
+        r = sd_bus_message_read(reply, "to", ret_id, NULL);
+    return r < 0 ? (int) error_report(ctl, r, &error) : 0;
+}
+
+static int copy_disk(Ctl *ctl, int argc, char **argv, uint64_t *ret_id) {
+    g_auto(CopyRequest) request = {0};
+    int r = copy_request_fill(ctl, argc, argv, &request);
+
+    return r != 0 ? r : copy_start(ctl, copy_message, &request, ret_id);
+}
+
+static int copy_disks(Ctl *ctl, int argc, char **argv, uint64_t *ret_id) {
+    g_auto(GroupRequest) request = {.disks = g_ptr_array_new_with_free_func(g_free),
+                                    .targets = g_ptr_array_new_with_free_func(g_free)};
+    int r = group_request_fill(ctl, argc, argv, &request);
+
+    return r != 0 ? r : copy_start(ctl, group_message, &request, ret_id);
+}
+
+int verb_copy(Ctl *ctl, int argc, char **argv) {
+    bool group = strchr(argv[1], '=') != NULL;
+    uint64_t id = 0;
+
+    if (!group && argc > 3) {
+        complain("Say DOMAIN DISK TARGET, or for several disks DOMAIN DISK=TARGET...");
+        return CTL_USAGE;
+    }
+    int r = group ? copy_disks(ctl, argc, argv, &id) : copy_disk(ctl, argc, argv, &id);
+    if (r != 0)
+        return r;
     if (ctl->options->no_block) {
         printf("%" PRIu64 "\n", id);
         return CTL_DONE;
