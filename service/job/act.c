@@ -380,8 +380,8 @@ static void act_conclude(Job *j) {
     journal_cork(j->journal);
     if (j->domain && domain_needs_saving(j->domain))
         domain_save(j->domain, NULL, NULL, NULL);
-    if (job_is_group(j))
-        for (guint i = 0; i < j->parts->len; i++)
+    for (guint i = 0; i < j->parts->len; i++)
+        if (j->parts->pdata[i] != j && job_is_active(j->parts->pdata[i]))
             job_conclude(j->parts->pdata[i]);
     job_conclude(j);
     journal_uncork(j->journal);

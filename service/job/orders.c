@@ -109,9 +109,12 @@ static bool order_cancel(Job *j, const EndOptions *o, JournalDone done, void *us
                         j->id, state_phrase(j));
         return false;
     }
-    if (j->result != RESULT_NONE)
-        return failure_set(f, FAILURE_ALREADY_ENDING, "Job %" PRIu64 " is over already (%s).",
-                           j->id, job_result_to_string(j->result));
+    for (guint i = 0; i <= j->parts->len; i++) { /* of a group: each member, and itself */
+        const Job *over = i < j->parts->len ? j->parts->pdata[i] : j;
+        if (over->result != RESULT_NONE)
+            return failure_set(f, FAILURE_ALREADY_ENDING, "Job %" PRIu64 " is over already (%s).",
+                               over->id, job_result_to_string(over->result));
+    }
     for (guint i = 0; i < j->parts->len && o->delete_target >= 0; i++)
         ((Job *) j->parts->pdata[i])->copy.delete_target = o->delete_target;
     job_transition(j, EVENT_CANCEL);

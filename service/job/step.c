@@ -241,7 +241,7 @@ static Gathering gather(const StepMember *members, size_t n) {
         g.phases |= 1u << member_phase(m);
         g.all_settled &= m->result != RESULT_NONE;
         g.all_pivoted &= m->result == RESULT_PIVOTED;
-        g.all_clean &= m->clean;
+        g.all_clean &= m->clean || m->state == JOB_CONCLUDED; /* by an earlier life */
         g.any_failed |= m->result == RESULT_FAILED || m->result == RESULT_LOST;
         g.any_on_source |= m->root == ROOT_SOURCE;
     }
