@@ -471,8 +471,10 @@ static void more_callers_than_are_remembered(void) {
     sd_bus **callers = g_new0(sd_bus *, N);
 
     start_service(8, 64, DEADLINE);
-    for (unsigned i = 0; i < N; i++)
+    for (unsigned i = 0; i < N; i++) { /* the bus takes its time for so many handshakes */
         callers[i] = connect_as(ALICE + i % 2);
+        WAIT_UNTIL(sd_bus_is_ready(callers[i]) > 0);
+    }
     /* In portions: over a thousand senders at once are over the limit of look-ups. */
     for (unsigned round = 0; round < 2; round++)
         for (unsigned start = 0; start < N; start += 100) {
