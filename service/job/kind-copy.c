@@ -382,15 +382,11 @@ static void target_published(Job *j) {
         job_action_done(j);
 }
 
-static void setup_target(Job *j) {
+static void setup_publish(Job *j) {
     g_auto(Failure) f = {0};
     ImageId before = j->copy.target_id;
     bool known = j->copy.target_known;
 
-    if (!open_target(j, &f)) {
-        setup_failed(j, f.kind, f.message);
-        return;
-    }
     if (j->copy.target_kind == TARGET_NEW) {
         uint64_t size = g_str_equal(j->copy.target_format, "raw") ? j->copy.size : 0;
         if (!target_publish(j->copy.target, size, &f)) {
@@ -405,6 +401,30 @@ static void setup_target(Job *j) {
         }
     }
     setup_blocks(j);
+}
+
+static void target_recorded(Job *j) {
+    if (j->state == JOB_PREPARING)
+        setup_publish(j);
+    else
+        job_action_done(j);
+}
+
+static void setup_target(Job *j) {
+    g_auto(Failure) f = {0};
+    ImageId before = j->copy.target_id;
+    bool known = j->copy.target_known;
+
+    if (!open_target(j, &f)) {
+        setup_failed(j, f.kind, f.message);
+        return;
+    }
+    /* Made anew after a death: as with the first one, whose file it is must be known before it has its name. */
+    if (known != j->copy.target_known || !image_id_equal(&before, &j->copy.target_id)) {
+        job_commit(j, 0, "target made anew", target_recorded);
+        return;
+    }
+    setup_publish(j);
 }
 
 static void on_cleared(const QmpBatchResult *result, void *userdata) {
