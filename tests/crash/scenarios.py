@@ -6,16 +6,6 @@ from scene import HISTORY_ROWS, SIZE, Scene, journal_now
 from service import Job
 
 
-def scenes(t, **more):
-    """A function that makes a new scene with each call."""
-    made = []
-
-    def make():
-        made.append(Scene(t, f"web{len(made)}", **more))
-        return made[-1]
-    return make
-
-
 def end_when_ready(scene, method, result, **more):
     scene.arm()
     scene.copy()
@@ -101,7 +91,7 @@ def attach_and_detach(scene):
     scene.mortal.call(scene.domain.detach, allow=("NoSuchDomain", "UnknownObject"), soon=("DomainBusy",))
     gone = [d["name"] for d in journal_now(scene.s.state_dir, "select name from domain")]
     assert gone == [], f"detached, and the journal has {gone}"
-    scene.mortal.call(lambda: scene.s.attach(scene.qemu.name, scene.qemu.socket, **scene.attach_options()),
+    scene.mortal.call(lambda: scene.s.attach(scene.qemu.name, scene.socket, **scene.attach_options()),
                       allow=("DomainBusy",))
     scene.settle(lambda: look_at_domain(scene))
     scene.played()
@@ -113,7 +103,7 @@ def look_at_domain(scene):
         return [f"domains: {sorted(domains)}"]
     p = domains[scene.qemu.name]
     wrong = [f"{scene.domain.path}: {p}"] if (p["Socket"], p["Definition"]) != (
-        scene.qemu.socket, scene.definition) or p["State"] != "running" else []
+        scene.socket, scene.definition) or p["State"] != "running" else []
     known = [d["name"] for d in journal_now(scene.s.state_dir, "select name from domain")]
     return wrong + ([] if known == [scene.qemu.name] else [f"the journal has {known}"])
 
@@ -166,3 +156,46 @@ def prune_the_history(scene):
     scene.settle(look)
     scene.played()
     scene.settle(lambda: look_at_domain(scene))
+
+
+# What is played, by name: options of the scene, and the play.
+SCENARIOS = {
+    "pivot": ({}, pivot),
+    "pivot_of_qcow2": ({"format": "qcow2"}, pivot),
+    "pivot_with_a_definition": ({"definition": True}, pivot),
+    "pivot_of_qcow2_with_a_definition": ({"format": "qcow2", "definition": True}, pivot),
+    "pivot_with_the_guest_running": ({"pause_guest": False}, pivot),
+    "pivot_with_a_definition_and_the_guest_running": ({"definition": True, "pause_guest": False}, pivot),
+    "pivot_deleting_the_source": ({"definition": True, "delete_source": True}, pivot_deleting_the_source),
+    "pivot_of_qcow2_deleting_the_source": ({"format": "qcow2", "definition": True, "delete_source": True},
+                                           pivot_deleting_the_source),
+    "pivot_of_a_write_blocking_copy": ({"definition": True, "copy_mode": "write-blocking"}, pivot),
+    "pivot_of_a_guest_that_writes": ({"guest": True}, pivot),
+    "pivot_to_an_existing_file": ({"existing": True}, pivot_to_an_existing_file),
+    "pivot_on_ready": ({"definition": True}, pivot_on_ready),
+    "pivot_of_qcow2_on_ready": ({"format": "qcow2"}, pivot_on_ready),
+    "finish": ({}, finish),
+    "finish_of_qcow2": ({"format": "qcow2"}, finish),
+    "finish_with_a_definition": ({"definition": True}, finish),
+    "finish_of_qcow2_with_the_guest_running": ({"format": "qcow2", "pause_guest": False}, finish),
+    "finish_on_ready": ({}, finish_on_ready),
+    "cancel_when_ready": ({}, cancel_when_ready),
+    "cancel_of_qcow2_when_ready": ({"format": "qcow2", "definition": True}, cancel_when_ready),
+    "cancel_when_running": ({"format": "qcow2", "speed": 65536}, cancel_when_running),
+    "cancel_keeping_the_target": ({"format": "qcow2", "delete_target": False}, cancel_keeping_the_target),
+    "cancel_beside_a_stranger": ({}, cancel_beside_a_stranger),
+    "attach_and_detach": ({"definition": True}, attach_and_detach),
+    "dismiss": ({}, dismiss),
+    "prune_the_history": ({"definition": True}, prune_the_history),
+}
+
+
+def scenes(t, name, **more):
+    """(a function that makes a new scene with each call, the play)."""
+    options, function = SCENARIOS[name]
+    made = []
+
+    def make():
+        made.append(Scene(t, f"web{len(made)}", **options, **more))
+        return made[-1]
+    return make, function

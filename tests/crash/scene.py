@@ -35,11 +35,15 @@ def journal_now(state_dir, question, *values):
 class Scene(Stage):
     """format: of all images. guest: a real one that writes all the time, in place of a machine that has nothing to do.
 
-    service: a program in place of the service that was built."""
+    service: a program in place of the service that was built. folder: for journal, definition and images; through(qemu):
+    gives the socket by which the service reaches QEMU. Other options are those of every copy."""
 
-    def __init__(self, t, name, format="raw", definition=False, guest=False, attached=True, service=None, **options):
+    def __init__(self, t, name, format="raw", definition=False, guest=False, service=None, folder=None, through=None,
+                 **options):
         self.t, self.number, self.definition, self.options = t, 0, None, {"format": format, **options}
-        self.format, self.guest, self.images = format, guest, t.path(f"{name}-images")
+        self.format, self.guest = format, guest
+        self.images = f"{folder}/images" if folder else t.path(f"{name}-images")
+        self.targets, self.deleted = set(), set()
         os.makedirs(self.images)
         self.size = (16 << 20) if guest else SIZE
         self.current = image_create(f"{self.images}/i0", self.size, format)
@@ -49,7 +53,8 @@ class Scene(Stage):
         # The sweep has invariants of its own.
         t.keep_traffic = t.invariants = False
         s = t.service(CONFIG, start=False)
-        s.binary = service or s.binary
+        s.binary, s.state_dir = service or s.binary, f"{folder}/state" if folder else s.state_dir
+        self.socket = through(self.qemu) if through else self.qemu.socket
         self.mortal = Mortal(s, Plan(f"{s.folder}/plan"))
         self.mortal.at_death = self.look_at_death
         self.s, self.last_id, self.point, self.calls = s, 0, None, 0
@@ -58,12 +63,9 @@ class Scene(Stage):
             with open(self.definition, "w") as f:
                 f.write(DEFINITION.format(name=name, path=self.current).replace("'qcow2'", f"'{format}'"))
         self.mortal.start()
-        if attached:
-            self.domain = self.s.attach(name, self.qemu.socket, **self.attach_options())
-        else:
-            self.domain = Domain(self.s, f"/org/blockjob1/domain/{name}")
+        self.domain = self.s.attach(name, self.socket, **self.attach_options())
         self.disk = self.domain.disk("vda")
-        self.mortal.until(lambda: not attached or self.looked_at(), 30, "the first look at the domain")
+        self.mortal.until(self.looked_at, 30, "the first look at the domain")
 
     def attach_options(self):
         return {"definition": self.definition} if self.definition else {}
@@ -76,6 +78,7 @@ class Scene(Stage):
             self.mortal.start()
         self.next()
         self.target = f"{self.images}/i{self.number}"
+        self.targets.add(self.target)
         self.root = self.qemu.image()["node-name"]
         self.point, self.mortal.next_points = point, [recovery] if recovery else []
 
@@ -182,6 +185,7 @@ class Scene(Stage):
         if other and result != "cancelled":
             self.compare(other)
         if other:
+            self.deleted.add(other)
             os.unlink(other)
         self.write(2)
         self.read(2)

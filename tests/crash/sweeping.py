@@ -3,6 +3,7 @@
 import os
 
 from killer import Point
+from scenarios import scenes
 
 FULL = os.environ.get("BLOCKJOBD_CRASH") == "full"
 # What a scenario gets in the sample, so that the suite stays within minutes.
@@ -103,10 +104,26 @@ class Sweep:
         assert self.points >= SAMPLE_POINTS // 2, f"only {self.points} moments were reached"
 
 
-def sweep(make, scenario, full=FULL):
-    s = Sweep(make, scenario)
+def sweep(t, name, full=FULL):
+    s = Sweep(*scenes(t, name))
     try:
         s.run(full)
         s.scene.finish()
     finally:
         s.verdict()
+
+
+def hunt(t, name, service):
+    """What is wrong with that service, as soon as something is; None when a whole sweep finds nothing."""
+    make, scenario = scenes(t, name, service=service)
+    scene = make()
+    try:
+        play(scene, scenario)
+        total = scene.calls
+        # All over the play from the beginning.
+        for at in sorted(range(1, total + 1), key=lambda n: n * 37 % total):
+            for after in False, True:
+                play(scene, scenario, Point(at, after=after))
+    except Violation as v:
+        return str(v)
+    return None
