@@ -117,16 +117,16 @@ class Disk:
         scene = self.scene
         if not scene.definition or not os.path.exists(self.here(os.path.dirname(scene.definition))):
             return
-        over = [r for r in self.rows.values() if r["result"] == "pivoted"]
+        over = max((r["id"] for r in self.rows.values() if r["result"] == "pivoted"), default=0)
+        # A later job that is decided may have got as far as the definition.
+        named = {r["target"] for r in self.rows.values() if r["id"] >= over and r["intent"] == "pivot" and r["decided"]}
         try:
             with open(self.here(scene.definition)) as f:
                 text = f.read()
         except FileNotFoundError:
-            text = None
-        if over and text is None:
-            self.wrong.append("the definition is gone")
-        elif over and (text not in scene.definitions or max(over, key=lambda r: r["id"])["target"] not in text):
-            self.wrong.append(f"job {max(r['id'] for r in over)} has pivoted, the definition: {text!r}")
+            text = ""
+        if over and (text not in scene.definitions or not any(f"'{target}'" in text for target in named)):
+            self.wrong.append(f"job {over} has pivoted, the definition: {text!r}")
         elif text and self.rows and text not in scene.definitions:
             self.wrong.append(f"the definition is neither old nor new: {text!r}")
 
@@ -158,16 +158,16 @@ class Disk:
         tags = {int(n) for n in re.findall(r"bj-[0-9a-f]{8}-(\d+)", text)}
         if "fdset-id" in arguments:
             tags.add(arguments["fdset-id"] - FDSET_BASE & FDSET_MASK)
-        rows = [self.rows[n] for n in tags if n in self.rows]
         active = [r for r in self.rows.values() if not r["result"]]
         leaving = [n for r in self.rows.values() if r["decided"] for n in r["old-nodes"]]
         if name in ("stop", "cont"):
             return any(r["halted"] for r in active)
         if name == "blockdev-del" and arguments["node-name"] in leaving:
             return True
-        if not rows:
+        # The device may stand on the image of an earlier job.
+        row = self.rows.get(max(tags, default=0))
+        if not row:
             return False
-        row = rows[0]
         if name == "remove-fd" and any(f"-{row['id']}-f" in n for n in leaving):
             return True
         if name in ("add-fd", "blockdev-add", "blockdev-create"):
