@@ -31,6 +31,9 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 DEADLINE = 120  # seconds for one test, unless it says otherwise
 OUTPUT_MAX = 200000  # bytes printed of one failed test
 
+FOLDERS = os.environ.get("BLOCKJOBD_TEST_FOLDERS", "/tmp")
+REPORT = "/tests/report"  # of the tests in a container: one JSON object a line
+
 OK, FAIL, SKIP = "ok", "FAIL", "skip"
 
 folders = set()  # of tests that run
@@ -106,7 +109,7 @@ def keep(argv, folder, seconds):
     print(json.dumps({"status": status, "seconds": time.monotonic() - started}))
 
 
-def run_kept(argv, seconds, keep_folder=False, parent="/tmp"):
+def run_kept(argv, seconds, keep_folder=False, parent=FOLDERS):
     """Returns (exit status or "deadline", output, seconds). {} in argv stands for the test's folder, below PARENT."""
     if stopping.is_set():
         return "interrupted", "", 0
@@ -316,8 +319,10 @@ def python_jobs(suite, args):
             jobs.append((f"{suite}/{file}", lambda e=e, n=f"{suite}/{file}": [Result(n, FAIL, str(e))], suite))
             continue
         for function, seconds, words in functions:
-            name = f"{suite}/{file}/{function[len('test_'):]}"
+            name = f"{suite}/{args.inside + '/' if args.inside else ''}{file}/{function[len('test_'):]}"
             if args.pattern and not matches(name, args.pattern):
+                continue
+            if args.inside and any(w.startswith("only-") and w != f"only-{args.inside}" for w in words):
                 continue
             if any((t[1:] in words) if t.startswith("-") else (t not in words) for t in args.tag):
                 continue
@@ -347,6 +352,72 @@ def python_jobs(suite, args):
     return jobs
 
 
+# ---- the suite in containers ----
+
+RELEASES = ("bookworm", "trixie")
+# From this version on, a journal that is there is carried on with: the one to upgrade from, until there is a release.
+OLDER = "6a77bc61814e7f7c2c013884ccec82118c980da3"
+CONTAINER = 900  # seconds for the build, two boots and all tests of one
+
+
+def system_jobs(args):
+    """One job for each release: a container is booted, the tests of tests/system run in it as the suite system of
+    another runner.py, and every one of them has to be heard of."""
+    jobs = []
+    for release in RELEASES:
+        inside = argparse.Namespace(**{**vars(args), "inside": release})
+        expected = [name for name, _, _ in python_jobs("system", inside)]
+        if expected:
+            jobs.append((f"system/{release}", lambda r=release, e=expected: run_container(r, e, args), "system"))
+    return jobs
+
+
+def unpack_older(build):
+    """The sources of OLDER, for the test of an upgrade; a clone without history has none."""
+    folder = os.path.join(build, f"source-{OLDER[:12]}")
+    archive = subprocess.run(["git", "-C", REPO, "archive", OLDER], capture_output=True, check=False)
+    if archive.returncode == 0 and not os.path.exists(folder):
+        os.makedirs(folder)
+        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+    return folder if os.path.exists(folder) else ""
+
+
+def run_container(release, expected, args):
+    build = os.path.join(args.build, f"system-{release}")
+    os.makedirs(build, exist_ok=True)
+    older = unpack_older(build) if release == "bookworm" else ""
+    ready = subprocess.run([os.path.join(LIB, "root"), "path", release], stdin=subprocess.DEVNULL,
+                           capture_output=True, text=True, check=False)
+    if ready.returncode:
+        return [Result(name, FAIL, ready.stderr) for name in expected[:1]]
+    with tempfile.TemporaryDirectory(prefix="bj-", dir="/tmp") as folder:
+        os.chmod(folder, 0o711)
+        if args.pattern:
+            with open(os.path.join(folder, "pattern"), "w") as f:
+                f.write(args.pattern)
+        command = [os.path.join(LIB, "root"), "boot", release, folder, "tests/system/prepare", release, older]
+        status, output, took = run_kept(["env", f"BLOCKJOBD_BUILD={build}", *command], CONTAINER * patience())
+        results, words = [], [f"the container has ended with {status} after {took:.0f} s", output]
+        for name in "report", "output", "journal", "figures":
+            try:
+                with open(os.path.join(folder, name), errors="replace") as f:
+                    text = f.read()
+            except OSError:
+                text = ""
+            if name == "report":
+                results = [Result(**json.loads(line)) for line in text.splitlines()]
+            elif name == "figures":
+                figures = text.splitlines()
+            else:
+                words.append(f"--- {name} ---\n{text[-OUTPUT_MAX // 4:]}")
+    missing = sorted(set(expected) - {r.name for r in results})
+    results += [Result(name, FAIL, "\n".join(words) if i == 0 else "nothing was heard of it")
+                for i, name in enumerate(missing)]
+    for line in [f"{len(expected)} tests, {took:.0f} s with building and booting", *figures]:
+        print(f"     {release}: {line}")
+    return results
+
+
 def patience():
     return float(os.environ.get("BLOCKJOBD_TEST_PATIENCE", "1"))
 
@@ -365,10 +436,13 @@ def skips_are_failures():
     return os.geteuid() == 0 and bool(re.search(r'^VERSION_ID="?12"?$', text, re.M)) and "ID=debian" in text
 
 
-def report(result, strict):
+def report(result, strict, file=None):
     if result.verdict == SKIP and strict:
         result.verdict = FAIL
         result.output += "\n(a test that is skipped on Debian 12 as root counts as failed)"
+    if file:
+        with open(file, "a") as f:
+            print(json.dumps(vars(result)), file=f)
     slow = f" ({result.seconds:.1f} s)" if result.seconds >= 1 else ""
     print(f"{result.verdict:4} {result.name}{slow}")
     if result.output.strip():
@@ -379,7 +453,7 @@ def report(result, strict):
     sys.stdout.flush()
 
 
-def run_jobs(jobs, parallel, strict):
+def run_jobs(jobs, parallel, strict, file=None):
     """Returns the verdicts counted, and what the tests' notes have counted ("note: 5 points, 2 violations"), summed up."""
     counts, sums = {OK: 0, FAIL: 0, SKIP: 0}, {}
     with ThreadPoolExecutor(max_workers=parallel) as pool:
@@ -390,7 +464,7 @@ def run_jobs(jobs, parallel, strict):
             except Exception:
                 results = [Result(futures[future], FAIL, traceback.format_exc())]
             for result in results:
-                report(result, strict)
+                report(result, strict, file)
                 counts[result.verdict] += 1
                 for note in re.findall(r"^note: ((?:\d+ [a-z -]+(?:, |$))+)$", result.output, re.M):
                     for n, what in re.findall(r"(\d+) ([a-z -]+)", note):
@@ -407,9 +481,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", required=True)
     parser.add_argument("-k", dest="pattern", help="only tests whose name contains (or matches) this")
-    parser.add_argument("-t", dest="tag", action="append", default=[], help="only tests with this tag; -t -TAG: without")
+    parser.add_argument("-t", dest="tag", action="append", default=[], help="only tests with this tag; -t=-TAG: without")
     parser.add_argument("-j", dest="jobs", type=int, default=min(4, os.cpu_count() or 1))
     parser.add_argument("--keep", action="store_true", help="keep the tests' folders")
+    parser.add_argument("--inside", metavar="RELEASE", help="the tests of suite system themselves, in their container")
     parser.add_argument("suite", nargs="+")
     args = parser.parse_intermixed_args()
     args.build = os.path.abspath(args.build)
@@ -424,12 +499,13 @@ def main():
     for suite in args.suite:
         if suite != "unit" and not os.path.isdir(os.path.join(TESTS, suite)):
             parser.error(f"there is no suite {suite}")
-        jobs = unit_jobs(args) if suite == "unit" else python_jobs(suite, args)
+        jobs = (unit_jobs(args) if suite == "unit" else
+                system_jobs(args) if suite == "system" and not args.inside else python_jobs(suite, args))
         if suite == "qemu" and jobs:
             # Once before, so that parallel tests need not wait for each other.
             subprocess.run([os.path.join(TESTS, "guest", "build"), os.path.join(args.build, "tests", "guest")],
                            stdin=subprocess.DEVNULL, check=False)
-        counts, sums = run_jobs(jobs, max(1, args.jobs), strict)
+        counts, sums = run_jobs(jobs, max(1, args.jobs), strict, REPORT if args.inside else None)
         for verdict, n in counts.items():
             total[verdict] += n
         if sums:

@@ -7,7 +7,7 @@ packages_build="gcc libc6-dev meson ninja-build pkg-config libsystemd-dev libgli
 packages_test="clang-format systemd python3 python3-gi gir1.2-glib-2.0 dbus-daemon dbus-bin polkitd qemu-system-x86 qemu-utils
     busybox-static util-linux mount patch procps strace e2fsprogs"
 # What the roots of tests/lib/root have besides, and what this machine needs to make and boot them.
-packages_root="systemd-sysv dbus dbus-broker libpam-systemd udev dpkg-dev debhelper lintian fakeroot ca-certificates"
+packages_root="systemd-sysv dbus dbus-broker libpam-systemd udev build-essential debhelper lintian fakeroot ca-certificates"
 packages_container="mmdebstrap systemd-container debian-archive-keyring busybox-static"
 
 # Installs those of the named packages that are missing; without network and with nothing missing it does nothing.
