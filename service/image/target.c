@@ -476,7 +476,14 @@ bool target_reopen(TargetKind kind, const char *path, const ImageId *id, Target 
 }
 
 int target_dup(const Target *t, int flags) {
-    return t->fd < 0 ? -EBADF : open_again(t->fd, flags);
+    if (t->fd < 0)
+        return -EBADF;
+    int again = open_again(t->fd, flags);
+    if (again != -EACCES || t->kind != TARGET_FD || (flags & O_ACCMODE) != O_RDWR)
+        return again;
+    /* Without CAP_DAC_OVERRIDE a caller's file may be closed to us; the caller's own description is not. */
+    int shared = fcntl(t->fd, F_DUPFD_CLOEXEC, 0);
+    return shared < 0 ? -errno : shared;
 }
 
 /* ---- Names ---- */

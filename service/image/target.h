@@ -77,7 +77,8 @@ bool target_from_fd(int fd, const char *name, Target **ret, Failure *f);
  * recorded: TargetExists if anything is there, because it may be somebody else's. */
 bool target_reopen(TargetKind kind, const char *path, const ImageId *id, Target **ret, Failure *f);
 /* A further descriptor of the same file with its own file description: flags O_RDONLY or O_RDWR,
- * with O_DIRECT where that works. Negative errno. */
+ * with O_DIRECT where that works. Negative errno. A caller's file that we may not open shares the caller's description
+ * for O_RDWR, and is -EACCES for O_RDONLY. */
 int target_dup(const Target *t, int flags);
 
 /* Gives a new file its name (linkat of the O_TMPFILE; EEXIST → TargetExists), at least size bytes

@@ -279,7 +279,8 @@ static void setup_create(Job *j) {
     int writable = target_dup(j->copy.target, O_RDWR | direct),
         readable = target_dup(j->copy.target, O_RDONLY | direct);
 
-    if (writable < 0 || readable < 0) {
+    /* Nothing but a change to read-only needs the second one: a caller's descriptor may be all that there is. */
+    if (writable < 0 || (readable < 0 && readable != -EACCES)) {
         fd_close(writable);
         fd_close(readable);
         g_autofree char *message =
@@ -297,8 +298,9 @@ static void setup_create(Job *j) {
     /* QEMU reopens with the access mode that it wants from the set, so one descriptor of each. */
     qmp_batch_add(j->batch, false, "add-fd",
                   json_pack("{s:I, s:s}", "fdset-id", fdset_of(j->id), "opaque", j->tag), writable);
-    qmp_batch_add(j->batch, false, "add-fd", json_pack("{s:I}", "fdset-id", fdset_of(j->id)),
-                  readable);
+    if (readable >= 0)
+        qmp_batch_add(j->batch, false, "add-fd", json_pack("{s:I}", "fdset-id", fdset_of(j->id)),
+                      readable);
     qmp_batch_add(j->batch, false, "blockdev-add", file_node(j), -1);
     if (writes_header(j)) {
         domain_will_create(j->domain);

@@ -309,7 +309,7 @@ FIRST_TRY_MAX = 4000
 def python_jobs(suite, args):
     folder = os.path.join(TESTS, suite)
     # A kill does not see what is on disk and what is not: the sweeps need not wait for one.
-    parent = "/dev/shm" if suite == "crash" and os.path.isdir("/dev/shm") else "/tmp"
+    parent = "/dev/shm" if suite == "crash" and os.path.isdir("/dev/shm") else FOLDERS
     jobs = []
     for path in sorted(glob.glob(os.path.join(folder, "test_*.py"))):
         file = os.path.basename(path)[len("test_"):-3]

@@ -570,6 +570,29 @@ static void further_descriptor_is_a_description_of_its_own(gconstpointer base) {
     g_assert_cmpint(lseek(t->fd, 0, SEEK_CUR), ==, 0);
 }
 
+/* As in a service without capabilities: the file is closed to it, what the caller has opened is not. */
+static void descriptor_of_a_closed_file_is_shared(gconstpointer base) {
+    g_auto(Place) p = place_new(base);
+    g_auto(Failure) f = {0};
+    const char *path = at(&p, "closed.img");
+    autofd int fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    g_autoptr(Target) t = NULL;
+
+    if (geteuid() != 0) {
+        g_test_skip("only root can give its rights away");
+        return;
+    }
+    g_assert_true(target_from_fd(fd, "closed", &t, &f));
+    g_assert_cmpint(seteuid(65534), ==, 0);
+    autofd int reader = target_dup(t, O_RDONLY), writer = target_dup(t, O_RDWR);
+    g_assert_cmpint(seteuid(0), ==, 0);
+    g_assert_cmpint(reader, ==, -EACCES);
+    g_assert_cmpint(writer, >=, 0);
+    g_assert_cmpint(fcntl(writer, F_GETFD), ==, FD_CLOEXEC);
+    g_assert_cmpint(lseek(fd, 100, SEEK_SET), ==, 100);
+    g_assert_cmpint(lseek(writer, 0, SEEK_CUR), ==, 100);
+}
+
 static void free_space_is_that_of_the_folder(gconstpointer base) {
     g_auto(Place) p = place_new(base);
     g_autoptr(Target) t = open_new(at(&p, "new.img"));
@@ -789,6 +812,7 @@ int main(int argc, char **argv) {
     TEST_ON_EACH(classic_lock_names_its_process);
     TEST_ON_EACH(descriptor_must_be_a_plain_read_write_one);
     TEST_ON_EACH(further_descriptor_is_a_description_of_its_own);
+    TEST_ON_EACH(descriptor_of_a_closed_file_is_shared);
     TEST_ON_EACH(free_space_is_that_of_the_folder);
     TEST_ON_EACH(missing_rights_are_a_clear_failure);
     TEST_ON_EACH(full_and_read_only_file_systems_are_named);
