@@ -507,11 +507,11 @@ static bool xml_set_live_disk(DomainXml *xml, const Disk *disk, Failure *f) {
     if (chain->len > 0 &&
         !domain_xml_set_disk(xml, disk->name, images, chain->len, disk->block, true, f))
         return false;
-    if (!j || !job_is_active(j) || g_str_equal(job_info(j).kind, "foreign"))
+    if (!j || !job_is_active(j) || !job_mirror_type(j))
         return true;
     XmlImage mirror = {job_target_path(j), job_target_format(j)};
-    return domain_xml_set_mirror(xml, disk->name, job_info(j).kind, &mirror, job_target_is_block(j),
-                                 job_in_sync(j), f);
+    return domain_xml_set_mirror(xml, disk->name, job_mirror_type(j), &mirror,
+                                 job_target_is_block(j), job_in_sync(j), f);
 }
 
 char *manager_domain_xml(Manager *m, Domain *d, bool persistent, Failure *f) {

@@ -312,7 +312,7 @@ void manager_start_job(Manager *m, Job *j, Disk *disk, JournalDone done, void *u
     job_start(j, m->journal, m->event, &manager_job_hooks, m, on_started, s);
 }
 
-/* ── copies ── */
+/* ── copies; manager-chain.c has commits and pulls ── */
 
 bool manager_check_limits(Manager *m, unsigned n, uint32_t uid, Failure *f) {
     unsigned own = 0;

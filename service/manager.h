@@ -82,6 +82,11 @@ typedef struct {
 bool manager_copy_disks(Manager *m, Domain *d, GPtrArray *copies, GroupOptions *o, uint32_t uid,
                         JournalDone done, void *userdata, Job **ret, bool *ret_again, Failure *f);
 Disk *manager_disk(Domain *d, const char *name, Failure *f);
+/* Commits and pulls, likewise: images that others use are looked for among all domains. */
+bool manager_chain(Manager *m, Disk *disk, ChainOptions *o, ChainVerb verb, uint32_t uid,
+                   JournalDone done, void *userdata, Job **ret, bool *ret_again, Failure *f);
+bool manager_chain_check(Manager *m, Disk *disk, const ChainOptions *o, ChainVerb verb,
+                         uint32_t uid, Failure *f);
 bool manager_dismiss(Manager *m, Job *j, JournalDone done, void *userdata, Failure *f);
 /* Live or persistent XML of a domain; owned by the caller. NULL with f. */
 char *manager_domain_xml(Manager *m, Domain *d, bool persistent, Failure *f);

@@ -22,6 +22,7 @@
     X(ATTACH, "org.blockjob1.attach")                                                              \
     X(COPY, "org.blockjob1.copy")                                                                  \
     X(COPY_ANYWHERE, "org.blockjob1.copy-anywhere")                                                \
+    X(COMMIT, "org.blockjob1.commit")                                                              \
     X(DELETE_IMAGE, "org.blockjob1.delete-image")                                                  \
     X(COMPLETE, "org.blockjob1.complete")                                                          \
     X(MANAGE_JOBS, "org.blockjob1.manage-jobs")

@@ -12,7 +12,7 @@ static const char *or_empty(const char *s) {
 
 void disk_found(Bus *b, Disk *disk) {
     Job *j = disk_job(disk);
-    JobInfo info = {.path = "/", .target = ""};
+    JobInfo info = {.path = "/"};
 
     if (j && !bus_has(b, job_info(j).path))
         j = NULL;
@@ -28,12 +28,12 @@ void disk_found(Bus *b, Disk *disk) {
         .source = or_empty(disk->source),
         .format = or_empty(disk->format),
         .job = info.path,
-        .mirror_target = info.target,
+        .mirror_target = j && job_mirror_type(j) ? info.target : "",
         .size = disk->size,
         .allocated = disk->allocated,
         .read_only = disk->read_only,
         .removable = disk->removable,
-        .mirror_ready = j && job_in_sync(j),
+        .mirror_ready = j && job_mirror_type(j) && job_in_sync(j),
     };
 }
 
@@ -45,7 +45,7 @@ const Change disk_changes[] = {
     {DISK_CHANGED_ALLOCATED, "Allocated"}, {0, NULL},
 };
 
-/* ── Copy and Check ── */
+/* ── Copy ── */
 
 int bus_authorize_copy(Bus *b, sd_bus_message *m, const Disk *disk, const CopyOptions *o,
                        const char *verb, Failure *f) {
@@ -114,6 +114,70 @@ static int method_copy(sd_bus_message *m, void *userdata, sd_bus_error *error) {
     return 1;
 }
 
+/* ── Commit and Pull ── */
+
+static const char *const chain_verbs[] = {[CHAIN_COMMIT] = "commit", [CHAIN_PULL] = "pull"};
+
+/* As authorize_copy(). */
+static int authorize_chain(Bus *b, sd_bus_message *m, const Disk *disk, const ChainOptions *o,
+                           const char *verb, Failure *f) {
+    AuthRequest request = {.action = AUTH_COMMIT,
+                           .owner_uid = AUTH_NO_OWNER,
+                           .verb = verb,
+                           .domain = domain_name(disk->domain),
+                           .domain_uuid = domain_uuid(disk->domain),
+                           .disk = disk->name};
+    int r = auth_check(b->auth, m, &request, f);
+
+    if (r > 0 && o->delete_images) {
+        request.action = AUTH_DELETE_IMAGE;
+        r = auth_check(b->auth, m, &request, f);
+    }
+    return r;
+}
+
+static int start_chain(sd_bus_message *m, DiskFound *found, ChainVerb verb, sd_bus_error *error) {
+    Bus *b = found->bus;
+    Disk *disk = found->disk;
+    uint32_t uid;
+    Job *j;
+    bool again;
+    g_auto(ChainOptions) o;
+    g_auto(Failure) f = {0};
+
+    chain_options_init(&o);
+    if (!chain_options_read(m, verb, &o, &f) || !chain_options_check(&o, verb, &f))
+        return bus_fail(error, &f);
+    if (bus_hold(b, disk->domain, m))
+        return 1;
+    int r = authorize_chain(b, m, disk, &o, chain_verbs[verb], &f);
+    if (r > 0)
+        r = auth_sender_uid(b->auth, m, &uid, &f);
+    if (r == 0)
+        return 1;
+    if (r < 0)
+        return bus_fail(error, &f);
+
+    g_autoptr(Call) c = call_new(b, m);
+    if (!manager_chain(b->manager, disk, &o, verb, uid, bus_job_made, c, &j, &again, &f))
+        return bus_fail(error, &f);
+    if (again && bus_has(b, job_info(j).path))
+        return sd_bus_reply_method_return(m, "to", job_id(j), job_info(j).path);
+    c->new_job = job_id(j);
+    g_steal_pointer(&c);
+    return 1;
+}
+
+static int method_commit(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+    return start_chain(m, userdata, CHAIN_COMMIT, error);
+}
+
+static int method_pull(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+    return start_chain(m, userdata, CHAIN_PULL, error);
+}
+
+/* ── Check ── */
+
 static int reply_check(sd_bus_message *m, bool ok, uint64_t available, uint64_t needed,
                        const Failure *f) {
     g_autoptr(sd_bus_message) reply = NULL;
@@ -134,28 +198,23 @@ static int reply_check(sd_bus_message *m, bool ok, uint64_t available, uint64_t 
     return r < 0 ? r : sd_bus_send(NULL, reply, NULL);
 }
 
-static int method_check(sd_bus_message *m, void *userdata, sd_bus_error *error) {
-    static const char *const verbs[] = {"copy", NULL};
-    DiskFound *found = userdata;
+static int check_copy(sd_bus_message *m, DiskFound *found, const char *target,
+                      sd_bus_error *error) {
     Bus *b = found->bus;
     Disk *disk = found->disk;
-    const char *verb, *target;
     uint32_t uid;
     uint64_t available = 0, needed = 0;
     g_auto(CopyOptions) o;
     g_auto(Failure) f = {0};
 
     copy_options_init(&o);
-    int r = sd_bus_message_read(m, "ss", &verb, &target);
-    if (r < 0)
-        return r;
-    if (!option_check_word("verb", verb, verbs, &f) || !copy_options_read(m, target, &o, &f))
+    if (!copy_options_read(m, target, &o, &f))
         return bus_fail(error, &f);
     /* Arguments that make no sense are refused; what Copy() would refuse is the answer. */
     if (!copy_options_check(&o, &f))
         return f.kind == FAILURE_INVALID_ARGS ? bus_fail(error, &f)
                                               : reply_check(m, false, 0, 0, &f);
-    r = bus_authorize_copy(b, m, disk, &o, "check", &f);
+    int r = bus_authorize_copy(b, m, disk, &o, "check", &f);
     if (r > 0)
         r = auth_sender_uid(b->auth, m, &uid, &f);
     if (r == 0)
@@ -165,6 +224,52 @@ static int method_check(sd_bus_message *m, void *userdata, sd_bus_error *error) 
 
     bool ok = manager_copy_check(b->manager, disk, &o, uid, &available, &needed, &f);
     return reply_check(m, ok, available, needed, &f);
+}
+
+static int check_chain(sd_bus_message *m, DiskFound *found, const char *target, ChainVerb verb,
+                       sd_bus_error *error) {
+    Bus *b = found->bus;
+    Disk *disk = found->disk;
+    uint32_t uid;
+    g_auto(ChainOptions) o;
+    g_auto(Failure) f = {0};
+
+    chain_options_init(&o);
+    if (target[0]) {
+        failure_set(&f, FAILURE_INVALID_ARGS,
+                    "The target of a %s is the disk's own chain: leave it empty.",
+                    chain_verbs[verb]);
+        return bus_fail(error, &f);
+    }
+    if (!chain_options_read(m, verb, &o, &f) || !chain_options_check(&o, verb, &f))
+        return bus_fail(error, &f);
+    int r = authorize_chain(b, m, disk, &o, "check", &f);
+    if (r > 0)
+        r = auth_sender_uid(b->auth, m, &uid, &f);
+    if (r == 0)
+        return 1;
+    if (r < 0)
+        return bus_fail(error, &f);
+
+    bool ok = manager_chain_check(b->manager, disk, &o, verb, uid, &f);
+    return reply_check(m, ok, 0, 0, &f);
+}
+
+static int method_check(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+    static const char *const verbs[] = {"copy", "commit", "pull", NULL};
+    DiskFound *found = userdata;
+    const char *verb, *target;
+    g_auto(Failure) f = {0};
+    int r = sd_bus_message_read(m, "ss", &verb, &target);
+
+    if (r < 0)
+        return r;
+    if (!option_check_word("verb", verb, verbs, &f))
+        return bus_fail(error, &f);
+    if (g_str_equal(verb, "copy"))
+        return check_copy(m, found, target, error);
+    return check_chain(m, found, target, g_str_equal(verb, "pull") ? CHAIN_PULL : CHAIN_COMMIT,
+                       error);
 }
 
 /* ── GetChain ── */
@@ -229,6 +334,12 @@ const sd_bus_vtable disk_vtable[] = {
     SD_BUS_METHOD_WITH_ARGS("Copy", SD_BUS_ARGS("s", target, "a{sv}", options),
                             SD_BUS_RESULT("t", id, "o", job),
                             method_copy, SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_ARGS("Commit", SD_BUS_ARGS("a{sv}", options),
+                            SD_BUS_RESULT("t", id, "o", job),
+                            method_commit, SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_ARGS("Pull", SD_BUS_ARGS("a{sv}", options),
+                            SD_BUS_RESULT("t", id, "o", job),
+                            method_pull, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_ARGS("GetChain", SD_BUS_NO_ARGS, SD_BUS_RESULT("aa{sv}", chain),
                             method_get_chain, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_ARGS("Check", SD_BUS_ARGS("s", verb, "s", target, "a{sv}", options),

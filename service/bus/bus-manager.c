@@ -24,7 +24,8 @@ static int get_version(sd_bus *bus, const char *path, const char *interface, con
 
 static int get_features(sd_bus *bus, const char *path, const char *interface, const char *property,
                         sd_bus_message *reply, void *userdata, sd_bus_error *error) {
-    static const char *const features[] = {"copy", "definition", "journal-recovery", NULL};
+    static const char *const features[] = {"commit",           "copy", "definition",
+                                           "journal-recovery", "pull", NULL};
 
     return sd_bus_message_append_strv(reply, (char **) features);
 }

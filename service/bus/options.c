@@ -330,6 +330,31 @@ void group_options_clear(GroupOptions *o) {
     g_clear_pointer(&o->request_id, g_free);
 }
 
+#define FIELD(name) offsetof(ChainOptions, name)
+/* Those of a pull first. */
+static const Option chain_table[] = {
+    {"base", OPTION_STRING, FIELD(base), .max = OPTION_STRING_MAX},
+    {"top", OPTION_STRING, FIELD(top), .max = OPTION_STRING_MAX},
+    {"backing-file", OPTION_STRING, FIELD(backing_file), .max = OPTION_STRING_MAX},
+    {"speed", OPTION_UINT64, FIELD(speed), 0, SPEED_MAX, "bytes per second"},
+    {"on-error", OPTION_WORD, FIELD(on_error), .words = WORDS("stop", "report", "enospc")},
+    {"delete-image", OPTION_BOOL, FIELD(delete_images)},
+    {"request-id", OPTION_STRING, FIELD(request_id), .max = 64},
+    {"shallow", OPTION_BOOL, FIELD(shallow)},
+    {"active", OPTION_CHOICE, FIELD(active)},
+    {"on-ready", OPTION_INDEX, FIELD(on_ready), .words = on_ready_words},
+    {"pause-guest", OPTION_BOOL, FIELD(pause_guest)},
+    {"max-pause", OPTION_UINT64, FIELD(max_pause), 0, INT64_MAX, "microseconds"},
+};
+#undef FIELD
+enum { PULL_OPTIONS = 7 };
+
+bool chain_options_read(sd_bus_message *m, ChainVerb verb, ChainOptions *o, Failure *f) {
+    size_t n = verb == CHAIN_PULL ? PULL_OPTIONS : G_N_ELEMENTS(chain_table);
+
+    return options_read(m, chain_table, n, o, f);
+}
+
 static const EndOptions end_defaults = {
     .pause_guest = -1, .max_pause = UINT64_MAX, .delete_target = -1};
 

@@ -66,6 +66,7 @@ bool member_options_read(sd_bus_message *m, const char *target, CopyOptions *o, 
 bool group_options_read(sd_bus_message *m, GroupOptions *o, Failure *f);
 void group_options_clear(GroupOptions *o);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(GroupOptions, group_options_clear)
+bool chain_options_read(sd_bus_message *m, ChainVerb verb, ChainOptions *o, Failure *f);
 bool end_options_read(sd_bus_message *m, EndOptions *o, Failure *f);    /* Pivot, Finish */
 bool cancel_options_read(sd_bus_message *m, EndOptions *o, Failure *f); /* Cancel */
 bool attach_options_read(sd_bus_message *m, AttachOptions *o, Failure *f);

@@ -102,6 +102,7 @@ static void chain_image_free(void *data) {
     g_free(image->file);
     g_free(image->format);
     g_free(image->backing);
+    g_free(image->bitmap);
     g_free(image);
 }
 
@@ -119,6 +120,7 @@ GPtrArray *disk_chain(const Disk *disk) {
         image->file = image_path(d, image->node);
         image->format = g_strdup(node && node->driver ? node->driver : "");
         image->backing = g_strdup(node && node->backing_file ? node->backing_file : "");
+        image->bitmap = node ? g_strdup(node->bitmap) : NULL;
         image->size = node ? node->size : 0;
         image->allocated = node ? node->allocated : 0;
         image->read_only = node ? node->read_only : true;

@@ -368,6 +368,17 @@ static void look_send(Domain *d, const char *command, json_t *arguments, QmpRepl
 
 static void on_nodes(QmpClient *c, json_t *result, const QmpError *error, void *userdata);
 
+/* A stream, whoever has started it, may conclude at any moment, also between two queries. When nothing is known of the
+ * nodes yet (the service was just started) the look is worth more than that moment. */
+static bool stream_is_at_work(const Domain *d) {
+    GPtrArray *jobs = view_jobs(d->view);
+
+    for (guint i = 0; i < jobs->len; i++)
+        if (g_str_equal(((const QemuJob *) jobs->pdata[i])->type, "stream"))
+            return view_knows_nodes(d->view);
+    return false;
+}
+
 /* QEMU 7.2 dies in query-named-block-nodes while a stream is concluded and not dismissed, and while blockdev-create is
  * at work. A create that was sent after this look began is not in its query-jobs yet. */
 static bool nodes_are_safe(const Domain *d) {
@@ -397,7 +408,7 @@ static void look_answered(Domain *d) {
         view_set_jobs(d->view, d->jobs, d->block_jobs);
         d->scope &= ~(unsigned) LOOK_NODES;
         d->nodes_owed = !nodes_are_safe(d);
-        if (!d->nodes_owed) {
+        if (!d->nodes_owed && !stream_is_at_work(d)) {
             look_send(d, "query-named-block-nodes", json_pack("{s:b}", "flat", true), on_nodes);
             if (!d->failed)
                 return;

@@ -184,6 +184,7 @@ Disk *domain_disk_by_device(Domain *d, const char *device);
 typedef struct {
     char *node, *file, *format,
         *backing; /* file: path for people (fdsets are translated); backing "" if none */
+    char *bitmap; /* name of a dirty bitmap that it has; NULL if none */
     uint64_t size, allocated;
     bool read_only;
 } ChainImage;

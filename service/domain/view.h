@@ -50,6 +50,7 @@ typedef struct {
 typedef struct {
     char *name, *driver, *file; /* file: QEMU's filename, may be json: or /dev/fdset/N */
     char *backing_file;         /* as the image's header says; NULL if none */
+    char *bitmap;               /* name of a dirty bitmap that it has; NULL if none */
     uint64_t size, allocated;   /* bytes; allocated 0 = unknown */
     bool read_only;
 } QemuNode;
@@ -75,6 +76,8 @@ const QemuDevice *view_device(const View *v, const char *qdev);
 /* What is known of a node: of those directly under devices as fresh as the devices are, of others
  * from the last query-named-block-nodes. driver and file are "" when QEMU did not say. */
 const QemuNode *view_node(const View *v, const char *name);
+/* Has there been an answer to query-named-block-nodes? */
+bool view_knows_nodes(const View *v);
 /* Is there a concluded job of that type that nobody has dismissed? QEMU 7.2 crashes in
  * query-named-block-nodes while it is a "stream". */
 bool view_has_concluded(const View *v, const char *type);

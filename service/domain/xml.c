@@ -690,6 +690,13 @@ static bool images_check(const XmlImage *images, size_t n, Failure *f) {
     return true;
 }
 
+bool domain_xml_has_backing(const DomainXml *x, const char *target) {
+    g_auto(Failure) f = {0};
+    const xmlNode *disk = disk_find(x, target, &f);
+
+    return disk && child(disk, "backingStore");
+}
+
 bool domain_xml_set_disk(DomainXml *x, const char *target, const XmlImage *chain, size_t n,
                          bool block, bool with_backing, Failure *f) {
     g_auto(DiskEdit) d = {0};

@@ -66,6 +66,8 @@ typedef struct {
  * or mirror elements would exceed XML_SIZE_MAX. */
 bool domain_xml_set_disk(DomainXml *x, const char *target, const XmlImage *chain, size_t n,
                          bool block, bool with_backing, Failure *f);
+/* Does the document say what lies under that disk's image (<backingStore>)? */
+bool domain_xml_has_backing(const DomainXml *x, const char *target);
 /* Adds a <disk type='file' device='disk'> with that target dev; for domain_xml_new(). bus may be
  * NULL. */
 void domain_xml_add_disk(DomainXml *x, const char *target, const char *bus, bool readonly);

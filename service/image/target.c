@@ -600,6 +600,12 @@ int image_sync_folder(const char *path) {
     return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
+int image_sync(const char *path) {
+    autofd int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
 /* ---- Who else ---- */
 
 static bool host_uses(int fd) {

@@ -89,6 +89,8 @@ bool target_publish(Target *t, uint64_t size, Failure *f);
 int target_preallocate(const Target *t, uint64_t size);
 /* fsync of the folder of path, which makes its name last over a power cut; blocks. Negative errno. */
 int image_sync_folder(const char *path);
+/* fsync of an image (symbolic links followed): what other processes have written to it lasts; blocks. Negative errno. */
+int image_sync(const char *path);
 /* Still there under its name, a regular file with that identity? Opens nothing, reads nothing. */
 bool image_is_intact(const char *path, const ImageId *id, Failure *f);
 

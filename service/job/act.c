@@ -120,6 +120,14 @@ static void on_completed(const QmpBatchResult *result, void *userdata) {
     job_action_done(j);
 }
 
+static void add_completion(const Job *j, QmpBatch *b) {
+    if (j->intent == INTENT_PIVOT)
+        qmp_batch_add(b, false, "job-complete", json_pack("{s:s}", "id", j->qemu_id), -1);
+    else
+        qmp_batch_add(b, false, "block-job-cancel",
+                      json_pack("{s:s, s:b}", "device", j->qemu_id, "force", false), -1);
+}
+
 static void act_complete(Job *j) {
     QmpBatch *b = batch_new(j);
     bool runs = domain_guest_runs(j->domain);
@@ -133,7 +141,7 @@ static void act_complete(Job *j) {
         Job *part = j->parts->pdata[i];
         const QemuJob *q = job_in_qemu(part);
         if (q && q->phase == QJOB_READY)
-            part->kind->complete(part, b);
+            add_completion(part, b);
     }
     j->asked = true;
     batch_go(j, on_completed, LOOK_LIST); /* pending already, as a rule; else its event tells */
@@ -159,11 +167,13 @@ static void act_decide(Job *j) {
         j->again = false;
         return;
     }
+    if (j->chain.one_phase && job_transition(j, EVENT_DECIDE))
+        j->intent = INTENT_FINISH;
     j->decided = true;
-    j->deciding = j->hold_since;
+    j->deciding = j->chain.one_phase ? 0 : j->hold_since; /* nobody waits for that of one phase */
     journal_cork(j->journal);
     group_follow(j, EVENT_DECIDE, "decided");
-    job_commit(j, 0, "decided", told_decided);
+    job_commit(j, j->chain.one_phase ? JOB_CHANGED_STATE : 0, "decided", told_decided);
     journal_uncork(j->journal);
 }
 
@@ -216,15 +226,17 @@ static void act_finalize(Job *j) {
             continue;
         qmp_batch_add(b, false, "job-finalize", json_pack("{s:s}", "id", part->qemu_id), -1);
         part->end_looked = true;
-        scope |= part->copy.under_filter ? LOOK_GRAPH : 0;
+        scope |= part->copy.under_filter || part->chain.one_phase ? LOOK_GRAPH : 0;
     }
     if (j->halted) {
         qmp_batch_add(b, true, "cont", NULL, -1);
         scope |= LOOK_STATUS; /* does it run? */
     }
-    for (guint i = 0; i < j->parts->len; i++)
-        if (is_pending(j->parts->pdata[i]))
-            ((Job *) j->parts->pdata[i])->kind->finalize(j->parts->pdata[i], b);
+    for (guint i = 0; i < j->parts->len; i++) {
+        Job *part = j->parts->pdata[i];
+        if (is_pending(part) && part->kind->finalize)
+            part->kind->finalize(part, b);
+    }
     batch_go(j, on_finalized, scope);
 }
 
@@ -273,24 +285,6 @@ static void act_abort(Job *j) {
 
 /* ── the end ── */
 
-static void settle_lost(Job *j) {
-    if (j->kind == &kind_foreign)
-        job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING, "QEMU went away and the job with it.");
-    else if (j->decided) {
-        j->copy.delete_target = false;
-        job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING,
-                      "QEMU went away in the middle of the switch and was started on \"%s\" again, "
-                      "which is therefore "
-                      "right; \"%s\" is the same as of that moment and is left alone.",
-                      j->copy.source_path, j->target);
-    } else
-        job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING,
-                      "QEMU went away and the job with it; the guest's disk is still \"%s\", and "
-                      "the target \"%s\" is "
-                      "not a whole copy.",
-                      j->copy.source_path, j->target);
-}
-
 /* QEMU's words are then only those of our own job-cancel. */
 static bool is_given_up_with_group(const Job *j, const QemuJob *q) {
     return j->group && j->group->error != FAILURE_NONE &&
@@ -309,43 +303,45 @@ static void settle_failed(Job *j, const char *why) {
                       j->group_id);
     else if (q && q->error)
         job_set_error(j, strstr(q->error, "No space left") ? FAILURE_NO_SPACE : FAILURE_QEMU,
-                      "The job failed and the guest stays on its source. QEMU says: %s", q->error);
+                      "The job failed; %s. QEMU says: %s", j->kind->unchanged, q->error);
     else
-        job_set_error(j, FAILURE_QEMU,
-                      "The job ended in QEMU before its time (%s); the guest stays on its source.",
-                      why);
+        job_set_error(j, FAILURE_QEMU, "The job ended in QEMU before its time (%s); %s.", why,
+                      j->kind->unchanged);
 }
 
 /* Would a restart come to another result than was found just now? Without QEMU, the record alone says which image is right;
  * and a failure may be told by nothing that is left, e.g. when QEMU has refused a command of the setup. */
 static bool contradicts_record(const Job *j) {
     JobResult by_record = !j->decided                 ? RESULT_NONE
-                          : j->intent == INTENT_PIVOT ? RESULT_PIVOTED
+                          : j->intent == INTENT_PIVOT ? j->kind->done
                                                       : RESULT_FINISHED;
 
-    return j->decided ? j->result != by_record
-                      : j->result == RESULT_PIVOTED || j->result == RESULT_FINISHED ||
-                            j->result == RESULT_FAILED;
+    return j->decided
+               ? j->result != by_record
+               : job_is_switched(j) || j->result == RESULT_FINISHED || j->result == RESULT_FAILED;
 }
 
-/* Finishing work deletes and rewrites: what it goes by must not be forgotten in its middle. */
+/* Finishing work deletes and rewrites: what it goes by must not be forgotten in its middle. That of a job of one phase
+ * begins with job-dismiss, for QEMU keeps hold of its nodes until then. */
 void job_record_result(Job *j) {
-    if (contradicts_record(j))
+    if (contradicts_record(j) || j->chain.one_phase)
         job_commit(j, 0, job_result_to_string(j->result), NULL);
 }
 
 static void act_settle(Job *j, const Step *step) {
-    j->result = step->result;
+    j->result = step->result == RESULT_PIVOTED ? j->kind->done : step->result;
     if (job_is_group(j) && (step->result == RESULT_LOST || step->result == RESULT_FAILED))
         group_set_error(j);
     else if (step->result == RESULT_LOST)
-        settle_lost(j);
+        j->kind->lost(j);
     else if (step->result == RESULT_FAILED)
         settle_failed(j, step->why);
     else if (j->error != FAILURE_NONE)
         job_set_error(j, FAILURE_NONE, "%s", "");
     if (step->result == RESULT_PIVOTED && !j->decided)
-        job_warn(j, "The guest was switched to the target by somebody else's command.");
+        job_warn(j, j->chain.one_phase
+                        ? "The job was ended by somebody else's command."
+                        : "The guest was switched to the target by somebody else's command.");
     job_record_result(j);
 }
 
@@ -366,7 +362,7 @@ void job_conclude(Job *j) {
     j->finished = now_realtime();
     j->io = IO_OK;
     j->paused = j->halted = false;
-    if (j->result == RESULT_PIVOTED || j->result == RESULT_FINISHED)
+    if (job_is_switched(j) || j->result == RESULT_FINISHED)
         j->progress.done =
             j->progress.total; /* the target has everything, whenever it was counted last */
     j->progress.rate = 0;

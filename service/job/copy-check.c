@@ -181,7 +181,7 @@ bool copy_options_check(const CopyOptions *o, Failure *f) {
 
 /* ── the disk ── */
 
-static bool check_disk(Disk *disk, Failure *f) {
+bool job_check_disk(const Disk *disk, Failure *f) {
     Domain *d = disk->domain;
 
     if (!domain_is_live(d)) {
@@ -218,15 +218,14 @@ static bool check_kind(const Disk *disk, const CopyOptions *o, Failure *f) {
     return true;
 }
 
-/* Jobs in QEMU that are not ours. */
-static bool check_foreign(Disk *disk, Failure *f) {
+bool job_check_foreign(const Disk *disk, const char *node, Failure *f) {
     View *view = domain_view(disk->domain);
     GPtrArray *jobs = view_jobs(view);
 
     for (guint i = 0; i < jobs->len; i++) {
         const QemuJob *q = jobs->pdata[i];
         bool over = q->phase == QJOB_CONCLUDED || q->phase == QJOB_FAILED;
-        if (!over && view_job_uses(view, q->id, disk->node))
+        if (!over && view_job_uses(view, q->id, node))
             return failure_set(f, FAILURE_DISK_BUSY,
                                "Disk \"%s\" is busy: QEMU's job \"%s\" (%s), started by somebody "
                                "else, works on it; "
@@ -413,8 +412,8 @@ bool copy_check(Disk *disk, const CopyOptions *o, Target **ret_target, uint64_t 
                 uint64_t *ret_needed, Failure *f) {
     g_autoptr(Target) t = NULL;
 
-    if (!copy_options_check(o, f) || !check_disk(disk, f) || !check_kind(disk, o, f) ||
-        !check_foreign(disk, f))
+    if (!copy_options_check(o, f) || !job_check_disk(disk, f) || !check_kind(disk, o, f) ||
+        !job_check_foreign(disk, disk->node, f))
         return false;
     g_autoptr(GPtrArray) chain = disk_chain(disk);
     Check c = {

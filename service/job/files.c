@@ -15,7 +15,8 @@ typedef struct {
     char *definition, *tag;
     GPtrArray *disks;  /* FileDisk*, what the definition is to name */
     GPtrArray *doomed; /* JobImage*, to be deleted */
-    bool rewrite, discard;
+    GPtrArray *keep;   /* JobImage*, what holds the data of those that are doomed */
+    bool of_chain, rewrite, discard;
     Failure failure;
     char *warning;
 } FileWork;
@@ -55,6 +56,7 @@ static void file_work_free(void *data) {
     g_free(w->tag);
     g_ptr_array_unref(w->disks);
     g_ptr_array_unref(w->doomed);
+    g_ptr_array_unref(w->keep);
     g_free(w->warning);
     failure_clear(&w->failure);
     g_free(w);
@@ -65,16 +67,18 @@ static FileWork *file_work_new(const Job *j) {
 
     w->definition = g_strdup(j->copy.definition);
     w->tag = g_strdup(j->tag);
+    w->of_chain = j->kind->of_chain;
     w->disks = g_ptr_array_new_with_free_func(file_disk_free);
+    w->keep = g_ptr_array_new_with_free_func(job_image_free);
     w->doomed = g_ptr_array_new_with_free_func(job_image_free);
     return w;
 }
 
-/* The definition is to name the images on which the part of the job that has this result ends. */
-static void add_disks(FileWork *w, const Job *j, JobResult result) {
+/* The definition is to name the images on which those parts of the job end that have been switched, or (false) may be yet. */
+static void add_disks(FileWork *w, const Job *j, bool switched) {
     for (guint i = 0; w->definition && i < j->parts->len; i++) {
         const Job *part = j->parts->pdata[i];
-        if (part->result != result)
+        if (switched ? !job_is_switched(part) : part->result != RESULT_NONE)
             continue;
         FileDisk *disk = g_new0(FileDisk, 1);
         disk->name = g_strdup(part->disk);
@@ -86,14 +90,17 @@ static void add_disks(FileWork *w, const Job *j, JobResult result) {
 
 /* ── the definition ── */
 
-static bool xml_set_images(DomainXml *xml, const FileDisk *disk, Failure *f) {
+static bool xml_set_images(FileWork *w, DomainXml *xml, const FileDisk *disk) {
     g_autofree XmlImage *chain = g_new0(XmlImage, disk->images->len);
 
     for (guint i = 0; i < disk->images->len; i++) {
         const JobImage *image = disk->images->pdata[i];
         chain[i] = (XmlImage){image->path, image->format, image->block};
     }
-    return domain_xml_set_disk(xml, disk->name, chain, disk->images->len, chain[0].block, false, f);
+    /* Where the definition says what lies under the disk's image, that is kept true: it would be believed. */
+    bool backing = w->of_chain && domain_xml_has_backing(xml, disk->name);
+    return domain_xml_set_disk(xml, disk->name, chain, disk->images->len, chain[0].block, backing,
+                               &w->failure);
 }
 
 /* The definition with the disks on their new images; NULL with w->failure. changed: it says something else now. */
@@ -104,7 +111,7 @@ static char *definition_after(FileWork *w, bool *changed) {
         return NULL;
     g_autofree char *before = domain_xml_to_text(xml);
     for (guint i = 0; i < w->disks->len; i++)
-        if (!xml_set_images(xml, w->disks->pdata[i], &w->failure))
+        if (!xml_set_images(w, xml, w->disks->pdata[i]))
             return NULL;
     g_autofree char *text = domain_xml_to_text(xml);
     *changed = !g_str_equal(before, text);
@@ -142,6 +149,12 @@ static void on_prepared(int error, void *userdata) {
         job_action_done(j);
         return;
     }
+    if (j->chain
+            .one_phase) { /* hours of work are not given up for that: finishing work tries again, and says it */
+        j->prepared = true;
+        job_action_done(j);
+        return;
+    }
     j->busy = false;
     if (j->intent == INTENT_PIVOT && !j->decided) {
         g_autofree char *message = g_strdup_printf(
@@ -154,7 +167,7 @@ static void on_prepared(int error, void *userdata) {
 void files_prepare(Job *j) {
     FileWork *w = file_work_new(j);
 
-    add_disks(w, j, RESULT_NONE);
+    add_disks(w, j, false);
     j->work = w;
     journal_run(j->journal, run_prepare, j->work, file_work_free, on_prepared, j, &j->file_work);
 }
@@ -192,6 +205,17 @@ static void work_rewrite(FileWork *w) {
 
 /* ── deleting ── */
 
+/* QEMU has put the data into the images that stay, which need not be on the disk yet. */
+static void work_sync(FileWork *w) {
+    for (guint i = 0; i < w->keep->len && !w->warning; i++) {
+        const JobImage *image = w->keep->pdata[i];
+        int r = image_sync(image->path);
+        if (r < 0)
+            w->warning = g_strdup_printf("\"%s\" cannot be synced, so nothing was deleted: %s.",
+                                         image->path, g_strerror(-r));
+    }
+}
+
 /* Deletes only what is still the file that was recorded, and only when no process holds it. */
 static void work_delete(FileWork *w, const JobImage *image) {
     g_auto(Failure) f = {0};
@@ -221,6 +245,8 @@ static int run_clean(void *data) {
         work_rewrite(w);
     else if (w->discard)
         definition_discard(w->definition, w->tag);
+    if (!w->warning)
+        work_sync(w);
     for (guint i = 0; i < w->doomed->len && !w->warning; i++)
         work_delete(w, w->doomed->pdata[i]);
     return 0;
@@ -242,11 +268,14 @@ static void on_cleaned(int error, void *userdata) {
 void files_clean(Job *j) {
     FileWork *w = file_work_new(j);
 
-    add_disks(w, j, RESULT_PIVOTED);
+    add_disks(w, j, true);
     w->rewrite = w->disks->len > 0;
-    w->discard = w->definition && j->intent == INTENT_PIVOT && w->disks->len < j->parts->len;
+    w->discard = w->definition && (j->intent == INTENT_PIVOT || j->chain.one_phase) &&
+                 w->disks->len < j->parts->len;
     if (j->kind->doomed)
         j->kind->doomed(j, w->doomed);
+    if (w->of_chain && w->doomed->len > 0)
+        j->kind->images_after(j, w->keep);
     if (!w->rewrite && !w->discard && w->doomed->len == 0) {
         file_work_free(w);
         j->clean = true;

@@ -195,6 +195,8 @@ static bool group_may_decide(const Job *g, Failure *f) {
 /* Nothing is doomed: the members delete what is theirs, when the definition does not name it any more. */
 const JobKind kind_group = {
     .name = "group",
+    .done = RESULT_PIVOTED,
+    .unchanged = "the guest stays on its sources",
     .clean = files_clean,
     .may_decide = group_may_decide,
 };

@@ -10,18 +10,23 @@
 /* A kind is data and a few functions. Functions end by calling job_action_done(). */
 struct JobKind {
     const char *name;
+    JobResult done;        /* how its end is called when the guest's disk has been switched */
+    const char *unchanged; /* what is as it was when it fails */
+    bool of_chain;         /* it works inside the disk's own chain: Job.chain is recorded, too */
     /* Makes everything in QEMU, from nothing or from leftovers of an earlier try. */
     void (*setup)(Job *j);
     /* The view has changed while setup waits. May be NULL. */
     void (*setup_look)(Job *j);
-    /* Puts the command that asks for the end into the batch: job-complete or a soft cancel. */
-    void (*complete)(Job *j, QmpBatch *b);
-    /* Puts behind job-finalize what can be removed from QEMU when it has succeeded. */
+    /* Which images are under the device: from the view (the process is connected), or without it. */
+    StepRoot (*root)(const Job *j);
+    /* Puts behind job-finalize what can be removed from QEMU when it has succeeded; not for a job of one phase. */
     void (*finalize)(Job *j, QmpBatch *b);
     /* The images that the definition is to name when the end has been brought about, active layer first: job_image_add(). */
     void (*images_after)(const Job *j, GPtrArray *images);
     /* By result: the files that are to be deleted, and a warning where one is left that is of no use. May be NULL. */
     void (*doomed)(Job *j, GPtrArray *images);
+    /* QEMU is gone, and the job with it: sets the error. */
+    void (*lost)(Job *j);
     /* Finishing work by result: nodes, then files_clean(); idempotent. */
     void (*clean)(Job *j);
     /* The mirror is recorded as running. May be NULL. */
@@ -31,7 +36,9 @@ struct JobKind {
     /* Still possible to decide? E.g. the target is still there. Of a group: for all members. */
     bool (*may_decide)(const Job *j, Failure *f);
 };
-extern const JobKind kind_copy, kind_foreign, kind_group;
+extern const JobKind kind_copy, kind_commit, kind_pull, kind_foreign, kind_group;
+/* By name; NULL if unknown. */
+const JobKind *job_kind_find(const char *name);
 
 /* What a copy needs to know over restarts. */
 typedef struct {
@@ -55,6 +62,23 @@ typedef struct {
     bool source_block, delete_source, delete_target;
     Target *target; /* open while needed; not recorded */
 } Copy;
+
+/* What a job inside the disk's own chain needs beside that: top, what lies between, base. In Copy it has source_node (a
+ * commit's top if that is the active layer, else the active layer), old_nodes, definition, size, target_id and target_block (of
+ * the image that takes the data), on_source_error. */
+typedef struct {
+    bool one_phase, delete_images;
+    char *top_node,
+        *base_node; /* the command's; a pull's top takes the data; base NULL: everything is pulled */
+    char *layer_node, *layer_path; /* one phase: the image whose backing file changes */
+    char *gone_node;               /* the first of the images that are superfluous afterwards */
+    ImageId gone_id, base_id;
+    char
+        *backing_file; /* what the layer's header is to name; NULL: nothing, or it is not changed */
+    char **
+        after; /* the disk's images then, active layer first: path, format, "file" or "block" of each */
+    char **superfluous; /* regular files among them: path, device, inode of each */
+} Chain;
 
 typedef enum {
     SETUP_IDLE,
@@ -88,6 +112,7 @@ struct Job {
     uint64_t group_id;  /* 0 = in none */
     uint32_t n_members; /* of a group, as it was made */
     Copy copy;
+    Chain chain;
 
     /* this run's */
     Job *group; /* NULL = in none; alive as long as this */
@@ -148,7 +173,7 @@ typedef enum {
     EVENT_PIVOT,
     EVENT_FINISH,
     EVENT_BACK_OUT,
-    EVENT_DECIDE, /* of a member: it stands at the common point */
+    EVENT_DECIDE, /* a member stands at the common point, or a job of one phase ends by itself */
     EVENT_CANCEL,
     EVENT_CONCLUDE,
     _EVENT_MAX
@@ -178,6 +203,9 @@ bool job_check_exports(const Job *j, JobIntent intent, Failure *f);
 /* orders.c */
 /* The domain goes: callers that wait for QEMU are told so. */
 void job_asks_give_up(Job *j);
+
+/* The disk stands on what it was to be switched to. */
+bool job_is_switched(const Job *j);
 
 /* act.c */
 /* An end that cannot be had is given up before anything was decided: ready again, with the error. */
@@ -252,3 +280,19 @@ bool job_document_parse(Job *j, const char *document);
 
 /* copy-check.c */
 void copy_clear(Copy *c);
+/* The domain answers and the disk has a medium. */
+bool job_check_disk(const Disk *disk, Failure *f);
+/* No job of somebody else's works on that node. */
+bool job_check_foreign(const Disk *disk, const char *node, Failure *f);
+
+/* chain.c: what commit and pull share */
+void chain_clear(Chain *c);
+/* The file that an image's header names as backing file; relative names count from the image. Owned by the caller. */
+char *chain_resolve(const char *image, const char *backing);
+/* What the header of the layer says, without QEMU. */
+StepRoot chain_root_by_header(const Job *j);
+StepRoot chain_root(const Job *j);
+void chain_start(Job *j, const char *command, json_t *arguments);
+void chain_images_after(const Job *j, GPtrArray *images);
+void chain_doomed(Job *j, GPtrArray *images);
+void chain_clean(Job *j);

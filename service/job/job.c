@@ -14,16 +14,16 @@
 #define X_ _JOB_STATE_MAX /* cannot be */
 /* clang-format off */
 static const JobState transitions[][_EVENT_MAX] = {
-    /*                   PREPARE        STARTED      IN_SYNC    PIVOT         FINISH         BACK_OUT   DECIDE       CANCEL          CONCLUDE */
-    [JOB_QUEUED]     = { JOB_PREPARING, X_,          X_,        X_,           X_,            X_,        X_,          JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_PREPARING]  = { X_,            JOB_RUNNING, X_,        X_,           X_,            X_,        X_,          JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_RUNNING]    = { X_,            X_,          JOB_READY, X_,           X_,            X_,        X_,          JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_READY]      = { X_,            X_,          X_,        JOB_PIVOTING, JOB_FINISHING, X_,        X_,          JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_PENDING]    = { X_,            X_,          X_,        X_,           X_,            X_,        X_,          X_,             JOB_CONCLUDED },
-    [JOB_PIVOTING]   = { X_,            X_,          X_,        X_,           X_,            JOB_READY, JOB_PENDING, JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_FINISHING]  = { X_,            X_,          X_,        X_,           X_,            JOB_READY, JOB_PENDING, JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_CANCELLING] = { X_,            X_,          X_,        X_,           X_,            X_,        X_,          X_,             JOB_CONCLUDED },
-    [JOB_CONCLUDED]  = { X_,            X_,          X_,        X_,           X_,            X_,        X_,          X_,             X_            },
+    /*                   PREPARE        STARTED      IN_SYNC    PIVOT         FINISH         BACK_OUT   DECIDE         CANCEL          CONCLUDE */
+    [JOB_QUEUED]     = { JOB_PREPARING, X_,          X_,        X_,           X_,            X_,        X_,            JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_PREPARING]  = { X_,            JOB_RUNNING, X_,        X_,           X_,            X_,        X_,            JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_RUNNING]    = { X_,            X_,          JOB_READY, X_,           X_,            X_,        JOB_FINISHING, JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_READY]      = { X_,            X_,          X_,        JOB_PIVOTING, JOB_FINISHING, X_,        X_,            JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_PENDING]    = { X_,            X_,          X_,        X_,           X_,            X_,        X_,            X_,             JOB_CONCLUDED },
+    [JOB_PIVOTING]   = { X_,            X_,          X_,        X_,           X_,            JOB_READY, JOB_PENDING,   JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_FINISHING]  = { X_,            X_,          X_,        X_,           X_,            JOB_READY, JOB_PENDING,   JOB_CANCELLING, JOB_CONCLUDED },
+    [JOB_CANCELLING] = { X_,            X_,          X_,        X_,           X_,            X_,        X_,            X_,             JOB_CONCLUDED },
+    [JOB_CONCLUDED]  = { X_,            X_,          X_,        X_,           X_,            X_,        X_,            X_,             X_            },
 };
 /* clang-format on */
 static_assert(G_N_ELEMENTS(transitions) == _JOB_STATE_MAX, "every state has its row");
@@ -115,13 +115,23 @@ static bool state_in_sync(JobState s) {
 }
 
 bool job_in_sync(const Job *j) {
-    return state_in_sync(j->state);
+    return !j->chain.one_phase && state_in_sync(j->state);
+}
+
+bool job_is_switched(const Job *j) {
+    return j->result != RESULT_NONE && j->result == j->kind->done;
+}
+
+const char *job_mirror_type(const Job *j) {
+    return j->kind == &kind_copy                            ? "copy"
+           : j->kind == &kind_commit && !j->chain.one_phase ? "active-commit"
+                                                            : NULL;
 }
 
 bool job_has_reached(const Job *j, JobState state) {
     if (j->shown.state == JOB_CONCLUDED || j->shown.state == state)
         return true;
-    return state == JOB_READY && state_in_sync(j->shown.state);
+    return state == JOB_READY && !j->chain.one_phase && state_in_sync(j->shown.state);
 }
 
 JobInfo job_info(const Job *j) {
@@ -222,6 +232,7 @@ Job *job_free(Job *j) {
     journal_slot_cancel(j->folder_sync);
     sd_event_source_disable_unref(j->timer);
     copy_clear(&j->copy);
+    chain_clear(&j->chain);
     g_ptr_array_unref(j->warnings);
     g_free(j->path);
     g_free(j->tag);
@@ -439,6 +450,8 @@ static StepLink job_link(const Job *j) {
 }
 
 static StepRoot job_root(const Job *j) {
+    if (j->kind->root)
+        return j->kind->root(j);
     /* From QEMU's answer itself: the published disk may be a look behind. */
     const QemuDevice *device = view_device(domain_view(j->domain), j->device);
 
@@ -511,14 +524,15 @@ StepFacts job_facts(const Job *j) {
         .halted = j->halted,
         .foreign = j->kind == &kind_foreign,
         .member = job_active_group(j) != NULL,
+        .one_phase = j->chain.one_phase,
         .link = job_link(j),
         .on_ready = j->on_ready != ON_READY_WAIT && !j->paused,
         .must_stop = j->pause_guest,
         .may_stop = job_may_stop(j),
         .asked = j->asked,
         .aborting = j->aborting,
-        .must_prepare =
-            j->intent == INTENT_PIVOT && !j->prepared && j->domain && j->copy.definition,
+        .must_prepare = (j->intent == INTENT_PIVOT || j->chain.one_phase) && !j->prepared &&
+                        j->domain && j->copy.definition,
         .root = ROOT_OTHER,
         .waits = job_active_group(j) && (j->clean || !j->group->clean),
     };
@@ -529,7 +543,9 @@ StepFacts job_facts(const Job *j) {
         group_facts(j, &f);
         return f;
     }
-    if (f.link == LINK_GONE && j->domain && domain_is_live(j->domain))
+    if (f.link == LINK_GONE && j->chain.one_phase && j->result == RESULT_NONE)
+        f.root = chain_root_by_header(j);
+    else if (f.link == LINK_GONE && j->domain && domain_is_live(j->domain))
         f.root = root_of_successor(j);
     if (f.link == LINK_LIVE) {
         const QemuJob *q = job_in_qemu(j);
@@ -605,10 +621,10 @@ static unsigned observe_io(Job *j, const QemuJob *q) {
             j->target);
     else if (q->io == IO_FAILED)
         job_set_error(j, FAILURE_QEMU,
-                      "QEMU has stopped the copy after an I/O error on the source or on the target "
+                      "QEMU has stopped the %s after an I/O error on the source or on the target "
                       "\"%s\": resume the "
                       "job when the cause is removed, or cancel it.",
-                      j->target);
+                      j->kind->name, j->target);
     else
         job_set_error(j, FAILURE_NONE, "%s", "");
     return JOB_CHANGED_IO | JOB_CHANGED_ERROR;

@@ -86,6 +86,34 @@ bool copy_check(Disk *disk, const CopyOptions *o, Target **ret_target, uint64_t 
                 uint64_t *ret_needed, Failure *f);
 /* Makes the job; target and o's contents are taken. Not durable yet. */
 Job *copy_new(uint64_t id, Disk *disk, CopyOptions *o, Target *target, uint32_t owner_uid);
+/* What a caller may say about a commit or a pull. base and top: an image of the disk's chain as GetChain() shows it, by index,
+ * node name or file; NULL = not given. */
+typedef struct {
+    char *base, *top, *backing_file, *on_error, *request_id;
+    bool shallow, delete_images, pause_guest;
+    int active; /* 0 or 1: top must not, or must, be the active layer; -1 = either */
+    OnReady on_ready;
+    uint64_t speed, max_pause;
+} ChainOptions;
+typedef enum { CHAIN_COMMIT, CHAIN_PULL } ChainVerb;
+void chain_options_init(ChainOptions *o);
+void chain_options_clear(ChainOptions *o);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(ChainOptions, chain_options_clear)
+/* Combinations that make no sense whatever the disk is. */
+bool chain_options_check(const ChainOptions *o, ChainVerb verb, Failure *f);
+
+/* What is to be done to which images of the chain. */
+typedef struct ChainPlan ChainPlan;
+ChainPlan *chain_plan_free(ChainPlan *p);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(ChainPlan, chain_plan_free)
+/* Everything that can be refused before anything happens, as far as this disk knows. */
+bool chain_check(Disk *disk, const ChainOptions *o, ChainVerb verb, ChainPlan **ret, Failure *f);
+/* The files that nobody else may use meanwhile, for they are changed or deleted: paths, NULL-terminated; borrowed. The first one
+ * takes the data. */
+char *const *chain_plan_files(const ChainPlan *p);
+/* Makes the job; o's contents are taken. Not durable yet. */
+Job *chain_new(uint64_t id, Disk *disk, ChainOptions *o, const ChainPlan *p, uint32_t owner_uid);
+
 /* A disk that stood on an image of ours was unplugged: its nodes, which nobody else knows, go; QEMU refuses if they are in use. */
 void copy_drop_image(Domain *d, const char *node);
 /* Several jobs of one domain that end together: at one point in time, all or none. */
@@ -138,6 +166,8 @@ const char *job_target_path(const Job *j);
 const char *job_target_format(const Job *j);
 bool job_target_is_block(const Job *j);
 bool job_in_sync(const Job *j); /* ready, or ending from there */
+/* "copy" or "active-commit" where the guest's disk is mirrored to the target; else NULL. */
+const char *job_mirror_type(const Job *j);
 /* The guest's processors or writes may be held for it, or it is past the point of no return. */
 bool job_is_switching(const Job *j);
 /* QEMU's id of this job. */

@@ -455,14 +455,6 @@ static void copy_setup(Job *j) {
 
 /* ── ends ── */
 
-static void copy_complete(Job *j, QmpBatch *b) {
-    if (j->intent == INTENT_PIVOT)
-        qmp_batch_add(b, false, "job-complete", json_pack("{s:s}", "id", j->qemu_id), -1);
-    else
-        qmp_batch_add(b, false, "block-job-cancel",
-                      json_pack("{s:s, s:b}", "device", j->qemu_id, "force", false), -1);
-}
-
 static bool copy_may_decide(const Job *j, Failure *f) {
     if (j->copy.target_kind == TARGET_FD || j->copy.target_kind == TARGET_BLOCK)
         return true;
@@ -538,14 +530,33 @@ static void copy_clean(Job *j) {
     nodes_clean(j, b);
 }
 
+static void copy_lost(Job *j) {
+    if (!j->decided) {
+        job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING,
+                      "QEMU went away and the job with it; the guest's disk is still \"%s\", and "
+                      "the target \"%s\" is "
+                      "not a whole copy.",
+                      j->copy.source_path, j->target);
+        return;
+    }
+    j->copy.delete_target = false;
+    job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING,
+                  "QEMU went away in the middle of the switch and was started on \"%s\" again, "
+                  "which is therefore "
+                  "right; \"%s\" is the same as of that moment and is left alone.",
+                  j->copy.source_path, j->target);
+}
+
 const JobKind kind_copy = {
     .name = "copy",
+    .done = RESULT_PIVOTED,
+    .unchanged = "the guest stays on its source",
     .setup = copy_setup,
     .setup_look = copy_setup_look,
-    .complete = copy_complete,
     .finalize = copy_finalize,
     .images_after = copy_images_after,
     .doomed = copy_doomed,
+    .lost = copy_lost,
     .clean = copy_clean,
     .may_decide = copy_may_decide,
     .started = copy_sync_folder,

@@ -8,8 +8,15 @@ static void foreign_clean(Job *j) {
     job_action_done(j);
 }
 
+static void foreign_lost(Job *j) {
+    job_set_error(j, FAILURE_DOMAIN_NOT_RUNNING, "QEMU went away and the job with it.");
+}
+
 const JobKind kind_foreign = {
     .name = "foreign",
+    .done = RESULT_PIVOTED,
+    .unchanged = "the guest stays on its source",
+    .lost = foreign_lost,
     .clean = foreign_clean,
 };
 

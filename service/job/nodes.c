@@ -122,5 +122,8 @@ void nodes_clean(Job *j, QmpBatch *b) {
         job_action_done(j);
         return;
     }
-    domain_look(j->domain, LOOK_DISKS | (j->copy.under_filter ? LOOK_NODES : 0));
+    if (j->kind->of_chain) /* the end is told when the chain can be read */
+        job_look_again(j, LOOK_DISKS | LOOK_NODES);
+    else
+        domain_look(j->domain, LOOK_DISKS | (j->copy.under_filter ? LOOK_NODES : 0));
 }

@@ -54,8 +54,18 @@ static bool check_can_pivot(const Job *j, JobIntent intent, Failure *f) {
         j->id);
 }
 
+static bool check_two_phase(const Job *j, Failure *f) {
+    if (!j->chain.one_phase)
+        return true;
+    return failure_set(f, FAILURE_NOT_TWO_PHASE,
+                       "Job %" PRIu64
+                       " (%s) ends by itself and is never ready, so there is nothing to pivot or "
+                       "finish: wait for its end, or cancel it.",
+                       j->id, j->kind->name);
+}
+
 static bool check_in_sync(const Job *j, JobIntent intent, Failure *f) {
-    if (!check_not_ending(j, f) || !check_can_pivot(j, intent, f))
+    if (!check_not_ending(j, f) || !check_two_phase(j, f) || !check_can_pivot(j, intent, f))
         return false;
     if (j->state != JOB_READY)
         return failure_set(
@@ -115,6 +125,10 @@ static bool order_cancel(Job *j, const EndOptions *o, JournalDone done, void *us
             return failure_set(f, FAILURE_ALREADY_ENDING, "Job %" PRIu64 " is over already (%s).",
                                over->id, job_result_to_string(over->result));
     }
+    if (o->delete_target >= 0 && j->kind->of_chain)
+        return failure_set(f, FAILURE_INVALID_ARGS,
+                           "delete-target: a %s has no target of its own; leave it out.",
+                           j->kind->name);
     for (guint i = 0; i < j->parts->len && o->delete_target >= 0; i++)
         ((Job *) j->parts->pdata[i])->copy.delete_target = o->delete_target;
     job_transition(j, EVENT_CANCEL);
@@ -147,7 +161,7 @@ bool job_set_on_ready(Job *j, OnReady on_ready, JournalDone done, void *userdata
     JobIntent intent = on_ready == ON_READY_PIVOT ? INTENT_PIVOT : INTENT_NONE;
 
     if (!check_no_member(j, "end by itself", f) || !check_not_ending(j, f) ||
-        !check_can_pivot(j, intent, f))
+        !check_two_phase(j, f) || !check_can_pivot(j, intent, f))
         return false;
     j->on_ready = on_ready;
     job_commit_order(j, JOB_CHANGED_ON_READY, on_ready_to_string(on_ready), done, userdata);
@@ -372,6 +386,10 @@ static unsigned then_mode(Job *j, uint64_t number, const char *mode) {
 bool job_set_copy_mode(Job *j, const char *mode, JobReply reply, void *userdata, Failure *f) {
     static const AskKind kind = {"block-job-change", mode_arguments, then_mode};
 
+    if (j->kind->of_chain)
+        return failure_set(f, FAILURE_NOT_SUPPORTED,
+                           "QEMU cannot change the copy mode of a %s, only that of a copy.",
+                           j->kind->name);
     if (!g_str_equal(mode, "write-blocking"))
         return failure_set(
             f, FAILURE_INVALID_ARGS,

@@ -72,6 +72,17 @@ static const Field fields[] = {
     LATER("group", U64, group_id),
     LATER("members", U32, n_members),
 };
+
+/* Only of kinds that work inside a disk's chain. */
+static const Field chain_fields[] = {
+    F("one-phase", BOOL, chain.one_phase),     F("delete-images", BOOL, chain.delete_images),
+    F("top-node", STRING, chain.top_node),     F("base-node", STRING, chain.base_node),
+    F("layer-node", STRING, chain.layer_node), F("layer-path", STRING, chain.layer_path),
+    F("gone-node", STRING, chain.gone_node),   F("gone-device", U64, chain.gone_id.device),
+    F("gone-inode", U64, chain.gone_id.inode), F("base-device", U64, chain.base_id.device),
+    F("base-inode", U64, chain.base_id.inode), F("backing-file", STRING, chain.backing_file),
+    F("images-after", STRV, chain.after),      F("superfluous", STRV, chain.superfluous),
+};
 #undef F
 #undef LATER
 
@@ -117,6 +128,8 @@ char *job_document(const Job *j) {
     json_object_set_new(o, "warnings", warnings);
     for (size_t i = 0; i < G_N_ELEMENTS(fields); i++)
         json_object_set_new(o, fields[i].key, field_to_json(j, &fields[i]));
+    for (size_t i = 0; j->kind->of_chain && i < G_N_ELEMENTS(chain_fields); i++)
+        json_object_set_new(o, chain_fields[i].key, field_to_json(j, &chain_fields[i]));
     char *text = json_dumps(o, JSON_COMPACT);
     char *owned = g_strdup(text); /* one allocator for everybody who frees it */
     free(text);
@@ -209,25 +222,50 @@ bool job_document_parse(Job *j, const char *document) {
         const json_t *value = json_object_get(o, fields[i].key);
         ok = value ? field_from_json(j, &fields[i], value) : fields[i].later;
     }
+    for (size_t i = 0; ok && j->kind->of_chain && i < G_N_ELEMENTS(chain_fields); i++)
+        ok = field_from_json(j, &chain_fields[i], json_object_get(o, chain_fields[i].key));
     json_decref(o);
     return ok && j->device && j->qemu_id && j->tag && j->copy_mode && j->domain_path &&
            j->copy.target_format;
 }
 
+const JobKind *job_kind_find(const char *name) {
+    static const JobKind *const kinds[] = {&kind_copy, &kind_commit, &kind_pull, &kind_foreign,
+                                           &kind_group};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++)
+        if (g_str_equal(name, kinds[i]->name))
+            return kinds[i];
+    return NULL;
+}
+
+/* Nothing that the kind relies on is missing: the record was written by somebody. */
+static bool is_complete(const Job *j) {
+    const Copy *c = &j->copy;
+    const Chain *chain = &j->chain;
+
+    if (j->kind == &kind_copy)
+        return c->source_node && c->source_path && c->sync && c->discard && c->detect_zeroes &&
+               c->on_source_error && c->on_target_error;
+    if (!j->kind->of_chain)
+        return true;
+    return c->source_node && c->source_path && c->on_source_error && chain->top_node &&
+           chain->gone_node && g_strv_length(chain->after) >= 3 &&
+           g_strv_length(chain->after) % 3 == 0 && g_strv_length(chain->superfluous) % 3 == 0 &&
+           (!chain->one_phase || (chain->layer_node && chain->layer_path)) &&
+           (chain->base_node || j->kind == &kind_pull);
+}
+
 int job_restore(const JournalJob *r, Domain *domain, Job **ret) {
-    const JobKind *kind = g_str_equal(r->kind, kind_copy.name)      ? &kind_copy
-                          : g_str_equal(r->kind, kind_foreign.name) ? &kind_foreign
-                          : g_str_equal(r->kind, kind_group.name)   ? &kind_group
-                                                                    : NULL;
+    const JobKind *kind = job_kind_find(r->kind);
+
     if (!kind)
         return -EBADMSG;
     g_autoptr(Job) j = job_alloc(kind, r->id, "");
 
     if (!job_document_parse(j, r->document))
         return -EBADMSG;
-    const Copy *c = &j->copy;
-    if (kind == &kind_copy && !(c->source_node && c->source_path && c->sync && c->discard &&
-                                c->detect_zeroes && c->on_source_error && c->on_target_error))
+    if (!is_complete(j))
         return -EBADMSG;
     JobResult result = job_result_from_string(r->result);
     bool over = j->state == JOB_CONCLUDED;

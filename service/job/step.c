@@ -82,6 +82,7 @@ enum {
     MUST_PREPARE = 1 << 12,
     MEMBER = 1 << 13,
     WAITS = 1 << 14,
+    ONE_PHASE = 1 << 15,
 };
 
 typedef struct {
@@ -116,7 +117,9 @@ static const StepRow table[] = {
     {0, 0, L(LIVE) | L(GONE), 0, 0, SETTLED, 0,  STEP_CLEAN, 0, "finishing work"},
     {0, 0, 0, 0, 0, SETTLED, 0,  STEP_WAIT, 0, "finishing work waits for QEMU"},
 
-/* ── QEMU is gone: the record decides ── */
+/* ── QEMU is gone: the record decides, or the header that a job of one phase rewrites ── */
+    {0, 0, L(GONE), 0, R(TARGET), ONE_PHASE, 0,  STEP_SETTLE, RESULT_PIVOTED, "the image's header says that it was done before QEMU went"},
+    {0, I(NONE) | I(PIVOT) | I(FINISH), L(GONE), 0, 0, ONE_PHASE, 0,  STEP_SETTLE, RESULT_LOST, "no header says that it was done before QEMU went: the chain is right as it was"},
     {0, I(PIVOT), L(GONE), 0, R(SOURCE), DECIDED, 0,  STEP_SETTLE, RESULT_LOST, "it was decided before QEMU went, but QEMU was started on the source again: the source is right"},
     {0, I(PIVOT), L(GONE), 0, 0, DECIDED, 0,  STEP_SETTLE, RESULT_PIVOTED, "it was decided before QEMU went: the target is right"},
     {0, I(FINISH), L(GONE), 0, 0, DECIDED, 0,  STEP_SETTLE, RESULT_FINISHED, "it was decided before QEMU went: the copy is whole"},
@@ -140,10 +143,13 @@ static const StepRow table[] = {
     {S_ENDING, 0, 0, Q(ENDING), 0, DECIDED, 0,  STEP_WAIT, 0, "decided, QEMU is at it"},
     {S_PIVOT, I(PIVOT), 0, Q_OVER, R(TARGET) | R(OTHER), DECIDED, 0,  STEP_SETTLE, RESULT_PIVOTED, "decided, and the guest stands on the target or its disk is unplugged"},
     {S_PIVOT, I(PIVOT), 0, Q_OVER, R(SOURCE), DECIDED, 0,  STEP_SETTLE, RESULT_FAILED, "decided, but the guest stands on the source"},
+    {S(FINISHING), I(FINISH), 0, Q_OVER, R(TARGET), DECIDED | ONE_PHASE, 0,  STEP_SETTLE, RESULT_PIVOTED, "decided, and the chain is shorter"},
+    {S(FINISHING), I(FINISH), 0, Q(CONCLUDED), R(OTHER), DECIDED | ONE_PHASE, 0,  STEP_SETTLE, RESULT_PIVOTED, "decided and over without an error, its disk is unplugged"},
+    {S(FINISHING), I(FINISH), 0, Q_OVER, 0, DECIDED | ONE_PHASE, 0,  STEP_SETTLE, RESULT_FAILED, "decided, but the chain is as it was"},
     {S_FINISH, I(FINISH), 0, Q_OVER, R(TARGET), DECIDED, 0,  STEP_SETTLE, RESULT_PIVOTED, "to be finished, but the guest stands on the target"},
     {S_FINISH, I(FINISH), 0, Q(FAILED), 0, DECIDED, 0,  STEP_SETTLE, RESULT_FAILED, "QEMU could not finish it"},
     {S_FINISH, I(FINISH), 0, Q(CONCLUDED) | Q(ABSENT), 0, DECIDED, 0,  STEP_SETTLE, RESULT_FINISHED, "decided and over"},
-    {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(READY), 0, DECIDED, ASKED,  STEP_COMPLETE, 0, "decided, but the job in QEMU is not pending: only forward"},
+    {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(READY), 0, DECIDED, ASKED | ONE_PHASE,  STEP_COMPLETE, 0, "decided, but the job in QEMU is not pending: only forward"},
     {S_ENDING, I(PIVOT) | I(FINISH), 0, Q(RUNNING) | Q(READY), 0, DECIDED, 0,  STEP_WAIT, 0, "decided, completing"},
     {0, 0, 0, 0, 0, DECIDED, 0,  STEP_REFUSE, 0, "decided in a state that cannot be"},
 
@@ -156,15 +162,18 @@ static const StepRow table[] = {
 /* ── being made ── */
     {S(QUEUED) | S(PREPARING), I(NONE), 0, Q(ABSENT), R(SOURCE), 0, 0,  STEP_SETUP, 0, "not in QEMU yet"},
     {S(QUEUED) | S(PREPARING), I(NONE), 0, Q(ABSENT), R(OTHER), 0, 0,  STEP_SETTLE, RESULT_FAILED, "the disk is not on its source any more"},
-    {S(PREPARING), I(NONE), 0, Q_THERE, 0, 0, 0,  STEP_RECORD_RUNNING, 0, "the mirror is in QEMU"},
+    {S(PREPARING), I(NONE), 0, Q_THERE, 0, 0, 0,  STEP_RECORD_RUNNING, 0, "the job is in QEMU"},
 
 /* ── over without an order ── */
     {S(PREPARING) | S(RUNNING) | S(READY) | S_ENDING, 0, 0, Q_OVER, R(TARGET), 0, 0,  STEP_SETTLE, RESULT_PIVOTED, "the guest stands on the target, though it was not decided here"},
     {S(PREPARING) | S(RUNNING) | S(READY) | S_ENDING, 0, 0, Q_OVER, 0, 0, 0,  STEP_SETTLE, RESULT_FAILED, "over in QEMU before its end was decided"},
 
 /* ── running, ready ── */
-    {S(RUNNING) | S(READY), I(NONE), 0, Q(PENDING), 0, 0, ABORTING,  STEP_ABORT, 0, "completed by somebody else: which end is meant is not known, the source has everything"},
-    {S(RUNNING), I(NONE), 0, Q(READY), 0, 0, 0,  STEP_RECORD_READY, 0, "in sync"},
+    {S(RUNNING), I(NONE), 0, Q(PENDING), 0, ONE_PHASE | MUST_PREPARE, ABORTING,  STEP_PREPARE, 0, "the new definition is written beside the old one before the chain is changed"},
+    {S(RUNNING), I(NONE), 0, Q(PENDING), 0, ONE_PHASE, ABORTING,  STEP_DECIDE, 0, "everything is in its place, and nobody is held"},
+    {S(RUNNING), I(NONE), 0, Q(READY), 0, ONE_PHASE, ABORTING,  STEP_ABORT, 0, "it waits for an end that it cannot have: somebody else writes to its images"},
+    {S(RUNNING) | S(READY), I(NONE), 0, Q(PENDING), 0, 0, ABORTING | ONE_PHASE,  STEP_ABORT, 0, "completed by somebody else: which end is meant is not known, the source has everything"},
+    {S(RUNNING), I(NONE), 0, Q(READY), 0, 0, ONE_PHASE,  STEP_RECORD_READY, 0, "in sync"},
     {S(READY), I(NONE), 0, Q(READY), 0, ON_READY, 0,  STEP_ORDER, 0, "the promised end"},
     {S(PREPARING) | S(RUNNING) | S(READY), I(NONE), 0, 0, 0, 0, 0,  STEP_WAIT, 0, "copying"},
 
@@ -191,7 +200,8 @@ static unsigned fact_bits(const StepFacts *f) {
            (f->guest_runs ? RUNS : 0) | (f->on_ready ? ON_READY : 0) |
            (f->must_stop ? MUST_STOP : 0) | (f->may_stop ? MAY_STOP : 0) | (f->asked ? ASKED : 0) |
            (f->overdue ? OVERDUE : 0) | (f->aborting ? ABORTING : 0) |
-           (f->must_prepare ? MUST_PREPARE : 0) | (f->member ? MEMBER : 0) | (f->waits ? WAITS : 0);
+           (f->must_prepare ? MUST_PREPARE : 0) | (f->member ? MEMBER : 0) |
+           (f->waits ? WAITS : 0) | (f->one_phase ? ONE_PHASE : 0);
 }
 
 static bool in_set(unsigned set, unsigned value) {

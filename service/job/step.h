@@ -33,7 +33,9 @@ JobState job_state_from_string(const char *s); /* _JOB_STATE_MAX if unknown */
     X(FINISHED, "finished")                                                                        \
     X(CANCELLED, "cancelled")                                                                      \
     X(FAILED, "failed")                                                                            \
-    X(LOST, "lost")
+    X(LOST, "lost")                                                                                \
+    X(COMMITTED, "committed")                                                                      \
+    X(PULLED, "pulled")
 typedef enum {
 #define X(id, name) RESULT_##id,
     JOB_RESULT_LIST(X)
@@ -55,7 +57,8 @@ typedef enum {
     _LINK_MAX
 } StepLink;
 
-/* Which image is under the guest's device, read from the block graph. */
+/* Which image is under the guest's device, read from the block graph. Of a job of one phase: are the images that it makes
+ * superfluous still in the chain (SOURCE) or not (TARGET), read from the graph or, without QEMU, from the image's header. */
 typedef enum { ROOT_SOURCE, ROOT_TARGET, ROOT_OTHER, _ROOT_MAX } StepRoot;
 
 typedef struct {
@@ -68,6 +71,7 @@ typedef struct {
     bool halted;      /* we have stopped, or may have stopped, the guest's processors */
     bool foreign;     /* somebody else's job: watch only */
     bool member;      /* its group brings it to its end */
+    bool one_phase;   /* it is never ready: it stops in pending by itself, and no guest is held */
     /* QEMU's */
     StepLink link;
     QemuJobPhase qjob;
@@ -98,7 +102,7 @@ void job_step_gather(StepFacts *facts, const StepMember *members, size_t n);
 #define STEP_LIST(X)                                                                               \
     X(WAIT)           /* until something changes */                                                \
     X(SETUP)          /* leftovers away, target, nodes, blockdev-mirror */                         \
-    X(RECORD_RUNNING) /* the mirror is in QEMU */                                                  \
+    X(RECORD_RUNNING) /* the job is in QEMU */                                                     \
     X(RECORD_READY)   /* it is in sync */                                                          \
     X(ORDER)          /* carry out OnReady: record the intent */                                   \
     X(PREPARE)        /* write the new definition beside the old one */                            \
@@ -124,7 +128,7 @@ const char *step_action_to_string(StepAction a);
 
 typedef struct {
     StepAction action;
-    JobResult result; /* with SETTLE */
+    JobResult result; /* with SETTLE; PIVOTED: switched, whatever the kind calls it */
     const char *why;  /* the row's words, for log and tests */
 } Step;
 

@@ -45,6 +45,11 @@ def disks_case(disks, asks, kind):
                          "target": disks[0][1], "target-kind": kind})
 
 
+def chain_case(verb, asks, after="DiskBusy", **more):
+    return Case("disk", "(a{sv})", (a(**more),), asks, after=after,
+                details={"verb": verb, "domain": "web", "domain-uuid": "{uuid}", "disk": "vda"})
+
+
 # Every method that introspection finds must be here; the paths of targets begin with the test's folder, {}.
 TABLE = {
     "org.blockjob1.Manager.AttachDomain": [
@@ -55,7 +60,8 @@ TABLE = {
     "org.blockjob1.Manager.ListJobs": [Case("root")],
     "org.blockjob1.Manager.ListHistory": [Case("root", "(a{sv})", ({},))],
     "org.blockjob1.Manager.GetPermissions": [
-        Case("root", asks=["attach", "copy", "copy-anywhere", "delete-image", "complete", "manage-jobs"], who="asks")],
+        Case("root", asks=["attach", "copy", "copy-anywhere", "commit", "delete-image", "complete",
+                            "manage-jobs"], who="asks")],
     "org.blockjob1.Domain.GetXML": [Case("domain", "(a{sv})", ({},))],
     "org.blockjob1.Domain.CopyDisks": [
         disks_case([("vda", "{}/copies/x.qcow2", {})], ["copy"], "new"),
@@ -71,6 +77,10 @@ TABLE = {
         copy_case("{}/copies/x.qcow2", ["copy-anywhere"], "file", existing=True, format="raw"),
         copy_case("{}/copies/x.qcow2", ["copy", "delete-image"], "new", delete_source=True),
         copy_case("{}/elsewhere.qcow2", ["copy-anywhere", "delete-image"], "new", delete_source=True)],
+    "org.blockjob1.Disk.Commit": [
+        chain_case("commit", ["commit"]), chain_case("commit", ["commit", "delete-image"], delete_image=True)],
+    "org.blockjob1.Disk.Pull": [
+        chain_case("pull", ["commit"]), chain_case("pull", ["commit", "delete-image"], delete_image=True)],
     "org.blockjob1.Disk.GetChain": [Case("disk")],
     "org.blockjob1.Disk.Check": [
         Case("disk", "(ssa{sv})", ("copy", "{}/copies/x.qcow2", {}), ["copy"],
@@ -78,7 +88,11 @@ TABLE = {
                       "target": "{}/copies/x.qcow2", "target-kind": "new"}),
         Case("disk", "(ssa{sv})", ("copy", "/etc/shadow", a(existing=True, format="raw")), ["copy-anywhere"],
              details={"verb": "check", "domain": "web", "domain-uuid": "{uuid}", "disk": "vda",
-                      "target": "/etc/shadow", "target-kind": "file"})],
+                      "target": "/etc/shadow", "target-kind": "file"}),
+        Case("disk", "(ssa{sv})", ("commit", "", {}), ["commit"],
+             details={"verb": "check", "domain": "web", "domain-uuid": "{uuid}", "disk": "vda"}),
+        Case("disk", "(ssa{sv})", ("pull", "", a(delete_image=True)), ["commit", "delete-image"],
+             details={"verb": "check", "domain": "web", "domain-uuid": "{uuid}", "disk": "vda"})],
     "org.blockjob1.Job.Pivot": [job_case("Pivot", "complete", "(a{sv})", ({},)),
                                 job_case("Pivot", "complete", "(a{sv})", ({},), "busy", "NotReady")],
     "org.blockjob1.Job.Finish": [job_case("Finish", "complete", "(a{sv})", ({},)),

@@ -40,6 +40,23 @@ COPY = {
     "request-id": ("s", ["", "x" * 65, "a\nb", "ä" * 65]),
 }
 GROUP = {key: COPY[key] for key in ("on-ready", "pause-guest", "max-pause", "request-id")}
+PULL = {
+    "base": ("s", ["", "x" * 4097, "a\nb"]),
+    "top": ("s", ["", "x" * 4097, "a\nb"]),
+    "backing-file": ("s", ["", "x" * 1024, "x" * 4097, "a\nb"]),
+    "speed": ("t", [2 ** 63, 2 ** 64 - 1]),
+    "on-error": ("s", ["", "ignore"]),
+    "delete-image": ("b", []),
+    "request-id": ("s", ["", "x" * 65, "a\nb", "ä" * 65]),
+}
+COMMIT = {
+    **PULL,
+    "shallow": ("b", []),
+    "active": ("b", []),
+    "on-ready": ("s", ["", "cancel"]),
+    "pause-guest": ("b", []),
+    "max-pause": ("t", [2 ** 63]),
+}
 METHODS = {
     "AttachDomain": ("Manager", {"fd": ("h", []), "definition": ("s", ["", "x", "/a/../b", "/\u0001"])}),
     "ListHistory": ("Manager", {
@@ -49,6 +66,8 @@ METHODS = {
     "Detach": ("Domain", {"force": ("b", [])}),
     "CopyDisks": ("Domain", GROUP),
     "Copy": ("Disk", COPY),
+    "Commit": ("Disk", COMMIT),
+    "Pull": ("Disk", PULL),
     "Check": ("Disk", COPY),
     "Pivot": ("Job", {"pause-guest": ("b", []), "max-pause": ("t", [2 ** 63])}),
     "Finish": ("Job", {"pause-guest": ("b", []), "max-pause": ("t", [2 ** 63])}),
@@ -101,9 +120,10 @@ class Scene:
 def test_tables_of_this_test_are_those_of_the_contract(t):
     with open(f"{REPO}/dbus-interfaces/org.blockjob1.Disk.xml") as f:
         text = f.read()
-    copy = text[text.index("Copy:"):text.index("<method")]
-    named = dict(re.findall(r'"([a-z-]+)" ([a-z])\b', copy))
-    assert named == {key: type for key, (type, _) in COPY.items()}
+    for method, table in ("Copy", COPY), ("Commit", COMMIT):
+        page = text[text.index(f"{method}:"):]
+        named = dict(re.findall(r'"([a-z-]+)" ([a-z])\b', page[:page.index("<method")]))
+        assert named == {key: type for key, (type, _) in table.items()}
 
 
 def test_wrong_type_of_each_key_is_refused_and_named(t):
@@ -222,7 +242,7 @@ def test_arguments_out_of_range_are_refused_and_named(t):
     job, manager = scene.job, scene.service.manager
     for name, call in {
         "bytes_per_second": lambda: job.set_speed(2 ** 63), "on_ready": lambda: job.set_on_ready("cancel"),
-        "mode": lambda: job.set_copy_mode("fast"), "verb": lambda: scene.domain.disk().check("/x", verb="commit"),
+        "mode": lambda: job.set_copy_mode("fast"), "verb": lambda: scene.domain.disk().check("/x", verb="backup"),
         "state": lambda: job.call("WaitFor", "(st)", "done", 0),
     }.items():
         refused(call, "InvalidArgs", text=name)

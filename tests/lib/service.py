@@ -162,6 +162,15 @@ class Disk(Remote):
         _, path = self.call("Copy", "(sa{sv})", target, options(o, fds), fds=fds)
         return Job(self.client, path)
 
+    def commit(self, **o):
+        """Commits images of the chain into one below them: base="2", top="1", shallow=True, delete_image=True, …"""
+        _, path = self.call("Commit", "(a{sv})", options(o, []))
+        return Job(self.client, path)
+
+    def pull(self, **o):
+        _, path = self.call("Pull", "(a{sv})", options(o, []))
+        return Job(self.client, path)
+
     def chain(self):
         return self.call("GetChain")
 

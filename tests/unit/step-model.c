@@ -79,6 +79,8 @@ void explorer_harm(Explorer *e, const char *what, const char *move, const World 
 static void guest_writes(World *w) {
     if (!w->alive || w->guest != GUEST_RUNS || w->phase == QJOB_PENDING)
         return;
+    if (w->one_phase) /* into the layer that both chains have */
+        return;
     if (w->root == ROOT_TARGET)
         w->source_current = 0;
     else
@@ -102,6 +104,7 @@ static const char *world_check(const World *w) {
 
 static const char *end_check(const World *w) {
     bool pivoted = w->d_result == RESULT_PIVOTED;
+    bool header = w->one_phase && w->root == ROOT_TARGET;
 
     if (w->d_state != JOB_CONCLUDED || w->d_result == RESULT_NONE)
         return "released before the end was durable";
@@ -109,7 +112,7 @@ static const char *end_check(const World *w) {
         return "released, but QEMU still has the job";
     if (w->alive && w->guest == STOPPED_BY_US)
         return "the guest was left stopped";
-    if (w->alive && pivoted != (w->root == ROOT_TARGET))
+    if ((w->alive || w->one_phase) && pivoted != (w->root == ROOT_TARGET))
         return "the result does not say where the guest stands";
     if (w->definition && pivoted != w->new_definition)
         return "the definition does not fit to the result";
@@ -121,8 +124,10 @@ static const char *end_check(const World *w) {
         return "the image that the record calls right lacks writes";
     if (w->d_result == RESULT_FINISHED && (!w->target_whole || !w->target_file))
         return "the finished copy is not whole";
-    if (w->meddled || w->finalize_failed)
+    if (w->meddled || w->finalize_failed || header)
         return NULL;
+    if (w->one_phase && w->d_decided)
+        return w->d_result == RESULT_LOST && !w->alive ? NULL : "decided, and not done";
     if (w->d_intent == INTENT_CANCEL)
         return w->d_result == RESULT_CANCELLED || (w->trouble && w->d_result == RESULT_FAILED)
                    ? NULL
@@ -155,8 +160,10 @@ void explorer_go(Explorer *e, World *w, const char *move, bool smooth) {
 
 /* ── the walk ── */
 
-static void add_beginnings(Explorer *e, bool meddling) {
+static void add_beginnings(Explorer *e, bool one_phase, bool meddling) {
     for (unsigned i = 0; i < 16; i++) {
+        if (one_phase && (i & ~4u)) /* nothing can be ordered but cancel */
+            continue;
         World w = {0};
         unsigned wanted = i & 1 ? INTENT_PIVOT : INTENT_FINISH;
         w.state = w.d_state = JOB_PREPARING;
@@ -168,6 +175,7 @@ static void add_beginnings(Explorer *e, bool meddling) {
         w.alive = w.old_node = 1;
         w.source_current = w.source_file = 1;
         w.meddling = meddling;
+        w.one_phase = w.target_file = one_phase; /* all images are there from the beginning */
         place_of(e, &w, "begin");
     }
 }
@@ -263,7 +271,7 @@ static char *explain(Explorer *e) {
     return g_string_free(out, FALSE);
 }
 
-void model_explore(const ModelRules *rules, bool meddling, ModelReport *ret) {
+void model_explore(const ModelRules *rules, bool one_phase, bool meddling, ModelReport *ret) {
     Explorer e = {
         .rules = rules,
         .places = g_array_new(FALSE, FALSE, sizeof(Place)),
@@ -271,7 +279,7 @@ void model_explore(const ModelRules *rules, bool meddling, ModelReport *ret) {
         .here = UINT32_MAX,
     };
 
-    add_beginnings(&e, meddling);
+    add_beginnings(&e, one_phase, meddling);
     for (uint32_t i = 0; i < e.places->len && !e.harm; i++) {
         World w = g_array_index(e.places, Place, i).world;
         e.here = i;

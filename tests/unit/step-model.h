@@ -23,6 +23,7 @@ typedef struct {
     char *harm; /* the way to the first harm; NULL if there is none; owned */
 } ModelReport;
 
-/* Walks everything that can be reached. meddling: somebody else's commands, too. */
-void model_explore(const ModelRules *rules, bool meddling, ModelReport *ret);
+/* Walks everything that can be reached. one_phase: instead of the copy a job inside the disk's chain that ends by itself.
+ * meddling: somebody else's commands, too. */
+void model_explore(const ModelRules *rules, bool one_phase, bool meddling, ModelReport *ret);
 void model_report_clear(ModelReport *r);

@@ -80,14 +80,18 @@ static StepFacts world_facts(const World *w, bool may_stop, bool overdue) {
         .result = w->result,
         .clean = w->clean,
         .halted = w->halted,
+        .one_phase = w->one_phase,
         .link = world_link(w),
         .qjob = live ? w->view_phase : QJOB_ABSENT,
-        .root = live ? w->view_root : ROOT_OTHER,
+        .root = live                        ? w->view_root
+                : w->one_phase && !w->alive ? w->root /* as the header says */
+                                            : ROOT_OTHER,
         .guest_runs = live && w->view_runs,
         .on_ready = w->on_ready != 0,
         .must_stop = w->must_stop,
         .may_stop = may_stop,
-        .must_prepare = w->intent == INTENT_PIVOT && !w->prepared && w->definition,
+        .must_prepare =
+            (w->intent == INTENT_PIVOT || w->one_phase) && !w->prepared && w->definition,
         .asked = w->asked,
         .aborting = w->aborting,
         .overdue = overdue,
@@ -149,7 +153,7 @@ static bool contradicts_record(const World *w) {
 }
 
 static void record_result(const Explorer *e, World *w) {
-    if (result_is_recorded(e, w) && contradicts_record(w))
+    if (result_is_recorded(e, w) && (contradicts_record(w) || w->one_phase))
         commit(w);
 }
 
@@ -188,6 +192,10 @@ static void act(Explorer *e, World *w, const Step *s, bool may_stop) {
         act_complete(w);
         break;
     case STEP_DECIDE:
+        if (w->one_phase) {
+            w->state = JOB_FINISHING;
+            w->intent = INTENT_FINISH;
+        }
         w->decided = 1;
         commit(w);
         break;
@@ -283,7 +291,7 @@ static Command next_command(const World *w) {
         [FLIGHT_CONTINUE] = {DO_CONT, DO_END},
         [FLIGHT_ABORT] = {DO_CANCEL, DO_END},
         [FLIGHT_DISMISS] = {DO_DISMISS, DO_END},
-        [FLIGHT_NODES] = {DO_DELETE_NODES, DO_END},
+        [FLIGHT_NODES] = {DO_DISMISS, DO_DELETE_NODES, DO_END},
         [FLIGHT_PREPARE] = {DO_PREPARE, DO_END},
         [FLIGHT_FILES] = {DO_FILES, DO_END},
     };
@@ -293,6 +301,11 @@ static Command next_command(const World *w) {
 
 /* stop and cont go along with the others only when the service's processors' business is in it. */
 static bool is_left_out(const World *w, Command c) {
+    if (w->flight == FLIGHT_SETUP && w->one_phase) /* there is nothing to be made but the job */
+        return c == DO_CLEAR || c == DO_ADD;
+    if (w->flight ==
+        FLIGHT_NODES) /* QEMU keeps hold of the nodes of a job of one phase until then */
+        return c == DO_DISMISS && !w->one_phase;
     return (c == DO_STOP || c == DO_CONT) && w->flight != FLIGHT_CONTINUE && !w->with_guest;
 }
 
@@ -308,7 +321,7 @@ static bool finalize(World *w) {
     if (w->phase != QJOB_PENDING)
         return false;
     w->phase = QJOB_CONCLUDED;
-    if (w->completing == INTENT_PIVOT)
+    if (w->completing == INTENT_PIVOT || w->one_phase)
         w->root = ROOT_TARGET;
     return true;
 }
@@ -325,7 +338,7 @@ static void files(Explorer *e, World *w) {
         w->new_definition = w->definition;
         if (!source_open)
             w->source_file = 0;
-    } else if (w->result != RESULT_FINISHED && !target_open) {
+    } else if (w->result != RESULT_FINISHED && !target_open && !w->one_phase) {
         if (!reason_is_durable(w))
             explorer_harm(e, "the target goes before it is recorded why", "unlink", w);
         w->target_file = 0;
@@ -334,7 +347,7 @@ static void files(Explorer *e, World *w) {
 }
 
 static void delete_nodes(World *w) {
-    if (!phase_is_over(w->phase))
+    if (!phase_is_over(w->phase) || (w->one_phase && w->phase != QJOB_ABSENT))
         return;
     if (w->result == RESULT_PIVOTED)
         w->old_node = w->root == ROOT_TARGET ? 0 : w->old_node;
@@ -355,7 +368,7 @@ static bool execute(Explorer *e, World *w, Command c) {
         w->node = 1;
         return true;
     case DO_MIRROR:
-        if (!w->node || w->phase != QJOB_ABSENT)
+        if ((!w->node && !w->one_phase) || w->phase != QJOB_ABSENT || w->root == ROOT_TARGET)
             return false;
         w->phase = QJOB_RUNNING;
         w->completing = INTENT_NONE;
@@ -384,7 +397,7 @@ static bool execute(Explorer *e, World *w, Command c) {
             w->phase = QJOB_ENDING;
         return true;
     case DO_DISMISS:
-        if (w->d_state != JOB_CONCLUDED)
+        if (w->d_state != JOB_CONCLUDED && !(w->one_phase && w->d_result != RESULT_NONE))
             explorer_harm(e, "dismissed before the end was durable", "job-dismiss", w);
         if (phase_is_over(w->phase))
             w->phase = QJOB_ABSENT;
@@ -427,7 +440,7 @@ static void completed(const Explorer *e, World *w) {
 }
 
 static void prepared(const Explorer *e, World *w) {
-    if (!w->error)
+    if (!w->error || w->one_phase)
         w->prepared = 1;
     else if (w->intent == INTENT_PIVOT && !w->decided)
         back_out(e, w);
@@ -593,7 +606,7 @@ static void move_service(Explorer *e, const World *from) {
         explorer_go(e, &w, "durable", true);
     }
     w = *from;
-    if (w.committing && w.decided && !w.d_decided && w.result == RESULT_NONE) {
+    if (w.committing && w.decided && !w.d_decided && w.result == RESULT_NONE && !w.one_phase) {
         if (!explorer_rules(e)->withdrawn_is_gone)
             commit_lands(e, &w);
         w.committing = w.decided = 0;
@@ -626,7 +639,10 @@ static void move_qemu(Explorer *e, const World *from) {
 
     if (!w.alive)
         return;
-    if (w.phase == QJOB_RUNNING || w.phase == QJOB_ENDING) {
+    if (w.phase == QJOB_RUNNING && w.one_phase) {
+        become_pending(&w);
+        explorer_go(e, &w, "pending by itself", true);
+    } else if (w.phase == QJOB_RUNNING || w.phase == QJOB_ENDING) {
         w.phase = w.phase == QJOB_RUNNING ? QJOB_READY : QJOB_FAILED;
         explorer_go(e, &w, from->phase == QJOB_RUNNING ? "in sync" : "ended", true);
     } else if (w.phase == QJOB_READY && w.completing) {

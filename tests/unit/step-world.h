@@ -61,7 +61,8 @@ typedef union {
         uint64_t source_current : 1, target_current : 1, target_whole : 1, source_file : 1,
             target_file : 1, new_definition : 1, prepared_file : 1;
         /* for the checks */
-        uint64_t meddling : 1, trouble : 1, finalize_failed : 1, meddled : 1, unknowable : 1;
+        uint64_t meddling : 1, trouble : 1, finalize_failed : 1, meddled : 1, unknowable : 1,
+            one_phase : 1;
     };
     uint64_t words[2];
 } World;

@@ -44,9 +44,25 @@ static void fill_copy(Copy *c) {
     c->cluster_size = 65536;
 }
 
-/* A job with something else than nothing in every field. */
+static void fill_chain(Chain *c) {
+    c->one_phase = c->delete_images = true;
+    c->top_node = word("top");
+    c->base_node = word("base");
+    c->layer_node = word("layer");
+    c->layer_path = word("/srv/layer.qcow2");
+    c->gone_node = word("gone");
+    c->gone_id = (ImageId){64770, 133};
+    c->base_id = (ImageId){64771, 134};
+    c->backing_file = word("../base.qcow2");
+    c->after = g_strsplit("/srv/layer.qcow2,qcow2,file,/dev/base,raw,block", ",", -1);
+    c->superfluous = g_strsplit("/srv/gone.qcow2,64770,133", ",", -1);
+}
+
+static const JobKind *full_kind = &kind_copy;
+
+/* A job of that kind with something else than nothing in every field. */
 static Job *full_job(void) {
-    Job *j = job_alloc(&kind_copy, 42, "0badcafe");
+    Job *j = job_alloc(full_kind, 42, "0badcafe");
 
     j->domain_name = word("web ä");
     j->domain_path = word("/org/blockjob1/domain/web");
@@ -77,6 +93,8 @@ static Job *full_job(void) {
     j->speed = INT64_MAX;
     j->instance = (Instance){4711, 815, "6bd4c5c5-0c7f-4e4f-8d6e-0c1f2a3b4c5d"};
     fill_copy(&j->copy);
+    if (j->kind->of_chain)
+        fill_chain(&j->chain);
     return j;
 }
 
@@ -246,6 +264,42 @@ static void no_field_may_be_missing_or_of_another_type(void) {
     json_decref(whole);
 }
 
+static void what_commits_and_pulls_add_is_read_as_well(void) {
+    static const JobKind *const kinds[] = {&kind_commit, &kind_pull};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        full_kind = kinds[i];
+        json_t *o = full_document();
+        g_assert_true(json_is_true(json_object_get(o, "one-phase")));
+        json_decref(o);
+        every_field_is_read();
+        no_field_may_be_missing_or_of_another_type();
+    }
+    full_kind = &kind_copy;
+    json_t *o = full_document();
+    g_assert_null(json_object_get(o, "one-phase"));
+    json_decref(o);
+}
+
+static void a_commit_without_its_words_is_refused(void) {
+    static const char *const keys[] = {"source-node", "on-source-error", "top-node",  "gone-node",
+                                       "base-node",   "layer-node",      "layer-path"};
+    static const char *const lists[] = {"images-after", "superfluous"};
+
+    full_kind = &kind_commit;
+    for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
+        json_t *o = full_document();
+        json_object_set_new(o, keys[i], json_null());
+        assert_unreadable(o, keys[i]);
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(lists); i++) {
+        json_t *o = full_document();
+        json_object_set_new(o, lists[i], json_pack("[s,s]", "/srv/a.qcow2", "qcow2"));
+        assert_unreadable(o, lists[i]);
+    }
+    full_kind = &kind_copy;
+}
+
 static void words_that_are_none_are_refused(void) {
     static const char *const keys[] = {"state", "intent", "settled", "on-ready", "target-kind"};
     static const char *const needed[] = {"device",    "qemu-id",     "tag",
@@ -381,7 +435,7 @@ static void only_documented_transitions_happen(void) {
         {JOB_RUNNING, EVENT_IN_SYNC, JOB_READY},    {JOB_READY, EVENT_PIVOT, JOB_PIVOTING},
         {JOB_READY, EVENT_FINISH, JOB_FINISHING},   {JOB_PIVOTING, EVENT_DECIDE, JOB_PENDING},
         {JOB_FINISHING, EVENT_DECIDE, JOB_PENDING}, {JOB_PIVOTING, EVENT_BACK_OUT, JOB_READY},
-        {JOB_FINISHING, EVENT_BACK_OUT, JOB_READY},
+        {JOB_FINISHING, EVENT_BACK_OUT, JOB_READY}, {JOB_RUNNING, EVENT_DECIDE, JOB_FINISHING},
     };
 
     for (unsigned from = 0; from < _JOB_STATE_MAX; from++)
@@ -637,6 +691,8 @@ int main(int argc, char **argv) {
     TEST(what_was_not_given_comes_back_as_nothing);
     TEST(every_field_is_read);
     TEST(no_field_may_be_missing_or_of_another_type);
+    TEST(what_commits_and_pulls_add_is_read_as_well);
+    TEST(a_commit_without_its_words_is_refused);
     TEST(words_that_are_none_are_refused);
     TEST(a_number_that_is_too_large_is_refused);
     TEST(a_copy_without_its_words_is_refused);
