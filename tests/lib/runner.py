@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Runs suites of tests and counts test cases: runner.py --build FOLDER [-k PATTERN] [-t TAG] [-j N] [--keep] SUITE…
 
-unit: what meson.build declares in suite unit (cases of TAP programs are counted one by one) and the sources' format. Any other suite SUITE: the
+unit: what meson.build declares in suite unit (cases of TAP programs are counted one by one) and the sources' format. fuzz: each target with the
+inputs of its folder of seeds, then with new ones for some seconds. Any other suite SUITE: the
 functions test_* of tests/SUITE/test_*.py, each in a process of its own with a folder of its own under a short path.
 The last line is "N passed, N failed" (", N skipped" if any); the exit status is 1 when something failed.
 """
@@ -418,6 +419,48 @@ def run_container(release, expected, args):
     return results
 
 
+# ---- fuzz ----
+
+FUZZ_SECONDS = 3  # for each target, unless --long says otherwise
+
+
+def fuzz_seeds(name):
+    """The folders with inputs of a target; some are samples of the unit tests."""
+    more = {"view": ["qmp"], "xml": ["xml", "xml/refused"]}.get(name, [])
+    return [os.path.join(TESTS, "fuzz", "seeds", name), *[os.path.join(TESTS, "unit", "data", m) for m in more]]
+
+
+def fuzz_jobs(args):
+    """Known inputs (one run each) and new ones. With --long the inputs that reached something new are kept in the build's folder, and
+    so are those that failed; libFuzzer prints short ones in base64 anyhow."""
+    build = os.environ.get("BLOCKJOBD_FUZZ_BUILD", os.path.join(REPO, "build-fuzz"))
+    seconds = args.long or FUZZ_SECONDS
+    jobs = []
+    for source in sorted(glob.glob(os.path.join(TESTS, "fuzz", "fuzz-*.c"))):
+        target = os.path.basename(source)[:-2]
+        name, program = target.removeprefix("fuzz-"), os.path.join(build, "tests", "fuzz", target)
+        seeds = fuzz_seeds(name)
+        inputs = sorted(f for folder in seeds for f in glob.glob(os.path.join(folder, "*")) if os.path.isfile(f))
+        corpus = os.path.join(build, "corpus", name) if args.long else "{}"
+        if args.long:
+            os.makedirs(corpus, exist_ok=True)
+        argv = ["env", "G_SLICE=always-malloc", program, "-timeout=20", "-rss_limit_mb=2500", "-print_final_stats=1",
+                f"-artifact_prefix={build}/found-{name}-"]
+        for what, more, limit in (("known_inputs_pass", inputs, DEADLINE),
+                                  ("new_inputs_pass", [f"-max_total_time={seconds}", corpus, *seeds], seconds + DEADLINE)):
+            case = f"fuzz/{name}/{what}"
+
+            def go(case=case, command=[*argv, *more], limit=limit):
+                status, output, took = run_kept(command, limit * patience(), args.keep)
+                if status != 0:
+                    return [Result(case, FAIL, f"exit status {status}\n{output}", took)]
+                runs = re.search(r"^#\d+\s+DONE.*$", output, re.M)
+                return [Result(case, OK, runs[0] if runs else "", took)]
+            if not args.pattern or matches(case, args.pattern):
+                jobs.append((case, go, "fuzz"))
+    return jobs
+
+
 def patience():
     return float(os.environ.get("BLOCKJOBD_TEST_PATIENCE", "1"))
 
@@ -483,6 +526,7 @@ def main():
     parser.add_argument("-k", dest="pattern", help="only tests whose name contains (or matches) this")
     parser.add_argument("-t", dest="tag", action="append", default=[], help="only tests with this tag; -t=-TAG: without")
     parser.add_argument("-j", dest="jobs", type=int, default=min(4, os.cpu_count() or 1))
+    parser.add_argument("--long", type=int, metavar="SECONDS", help="fuzz each target for so long")
     parser.add_argument("--keep", action="store_true", help="keep the tests' folders")
     parser.add_argument("--inside", metavar="RELEASE", help="the tests of suite system themselves, in their container")
     parser.add_argument("suite", nargs="+")
@@ -499,8 +543,10 @@ def main():
     for suite in args.suite:
         if suite != "unit" and not os.path.isdir(os.path.join(TESTS, suite)):
             parser.error(f"there is no suite {suite}")
-        jobs = (unit_jobs(args) if suite == "unit" else
-                system_jobs(args) if suite == "system" and not args.inside else python_jobs(suite, args))
+        jobs = {"unit": unit_jobs, "fuzz": fuzz_jobs}.get(suite)
+        if not jobs:
+            jobs = system_jobs if suite == "system" and not args.inside else lambda a, s=suite: python_jobs(s, a)
+        jobs = jobs(args)
         if suite == "qemu" and jobs:
             # Once before, so that parallel tests need not wait for each other.
             subprocess.run([os.path.join(TESTS, "guest", "build"), os.path.join(args.build, "tests", "guest")],
