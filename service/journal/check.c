@@ -203,26 +203,6 @@ static int compare_counts(Store *s, bool position_known) {
     return report_orphans(s);
 }
 
-/* SQLite's quick check does not compare an index with its table. */
-static int compare_indices(Store *s) {
-    uint64_t rows = 0, entries = 0, astray = 0;
-    int r = store_query_uint(s, "SELECT count(*) FROM job NOT INDEXED WHERE finished > 0", &rows);
-
-    if (r >= 0)
-        r = store_query_uint(
-            s, "SELECT count(*) FROM job INDEXED BY job_finished WHERE finished > 0", &entries);
-    if (r >= 0)
-        r = store_query_uint(s,
-                             "SELECT count(*) FROM domain a NOT INDEXED WHERE NOT EXISTS "
-                             "(SELECT 1 FROM domain b WHERE b.name = a.name AND b.rowid = a.rowid)",
-                             &astray);
-    if (r < 0 || (rows == entries && astray == 0))
-        return r;
-    store_finding(s, "An index does not fit its table; it is made anew.");
-    r = store_exec(s, "REINDEX job; REINDEX domain");
-    return r == -ENOSPC ? 0 : r;
-}
-
 static int compare_numbers(Loading *l, bool position_known) {
     Store *s = l->store;
     const JournalNote *note = &s->folder.note;
@@ -369,8 +349,6 @@ int check_rows(Store *s, GPtrArray **ret_jobs, GPtrArray **ret_domains) {
         r = load_domains(&l, domains);
     if (r >= 0)
         r = compare_counts(s, position_known);
-    if (r >= 0)
-        r = compare_indices(s);
     if (r >= 0)
         r = compare_numbers(&l, position_known);
     s->committed = s->position;

@@ -303,20 +303,48 @@ static int store_use_wal(Store *s) {
     return g_strcmp0((const char *) sqlite3_column_text(stmt, 0), "wal") == 0 ? 0 : -EOPNOTSUPP;
 }
 
-static int store_quick_check(Store *s, char **ret_reason) {
+/* How far a finding of SQLite's check reaches, by its words. */
+typedef enum {
+    REACH_ROW,   /* the row's CRC tells; the others are sound */
+    REACH_INDEX, /* made anew from the table */
+    REACH_FILE,
+} CheckReach;
+
+static CheckReach check_reach(const char *text) {
+    static const char *const rows[] = {"NULL value in ", "TEXT value in ", "NUMERIC value in ",
+                                       "row not in PRIMARY KEY order "};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
+        if (g_str_has_prefix(text, rows[i]))
+            return REACH_ROW;
+    return strstr(text, " index ") ? REACH_INDEX : REACH_FILE;
+}
+
+/* All of it and not the quick one, which does not compare indices with their tables: by a wrong one the history would
+ * be unreadable, and the transaction that prunes its job would fail at each start anew. */
+static int store_check_structure(Store *s, bool *ret_mend, char **ret_reason) {
     autostmt *stmt = NULL;
-    int r = store_prepare(s, "PRAGMA quick_check(1)", &stmt);
+    int code;
+    int r = store_prepare(s, "PRAGMA integrity_check", &stmt);
 
     if (r < 0)
         return r;
-    int code = sqlite3_step(stmt);
-    if (code != SQLITE_ROW)
-        return store_errno(s, code);
-    const char *text = (const char *) sqlite3_column_text(stmt, 0);
-    if (g_strcmp0(text, "ok") == 0)
-        return 0;
-    *ret_reason = g_strdup_printf("the check of its structure says: %s", text ? text : "nothing");
-    return -EBADMSG;
+    while ((code = sqlite3_step(stmt)) == SQLITE_ROW) {
+        const char *text = (const char *) sqlite3_column_text(stmt, 0) ?: "nothing";
+        CheckReach reach = g_str_equal(text, "ok") ? REACH_ROW : check_reach(text);
+        if (reach == REACH_FILE) {
+            *ret_reason = g_strdup_printf("the check of its structure says: %s", text);
+            return -EBADMSG;
+        }
+        *ret_mend |= reach == REACH_INDEX;
+    }
+    return store_errno(s, code);
+}
+
+static int store_mend_indices(Store *s) {
+    store_finding(s, "An index does not fit its table; it is made anew.");
+    int r = store_exec(s, "REINDEX job; REINDEX domain");
+    return r == -ENOSPC ? 0 : r;
 }
 
 static int store_check_schema(Store *s, char **ret_reason) {
@@ -462,6 +490,7 @@ static int store_settle(Store *s) {
 
 static int store_try(Store *s, GPtrArray **ret_jobs, GPtrArray **ret_domains, char **ret_reason) {
     uint64_t version = 0;
+    bool mend = false;
     int r = store_connect(s);
 
     if (r >= 0)
@@ -471,11 +500,13 @@ static int store_try(Store *s, GPtrArray **ret_jobs, GPtrArray **ret_domains, ch
     if (r >= 0)
         r = store_use_wal(s);
     if (r >= 0 && version > 0)
-        r = store_quick_check(s, ret_reason);
+        r = store_check_structure(s, &mend, ret_reason);
     if (r >= 0)
         r = version < SCHEMA_VERSION ? store_migrate(s, version) : store_prepare_statements(s);
     if (r >= 0)
         r = store_check_schema(s, ret_reason);
+    if (r >= 0 && mend)
+        r = store_mend_indices(s);
     if (r >= 0 && version == 0)
         r = store_finish_creation(s);
     if (r >= 0)
