@@ -598,14 +598,6 @@ bool view_job_uses(const View *v, const char *job_id, const char *node) {
     return subtree_has(v, name, node);
 }
 
-bool view_is_filter(const View *v, const char *node) {
-    const GraphNode *in_graph = graph_node(&v->graph, node);
-    if (in_graph)
-        return node_is_filter(v, in_graph);
-    const QemuNode *known = view_node(v, node);
-    return known && driver_is_filter(known->driver);
-}
-
 /* node, or what it filters in the end. Counts its steps: they may go round in a ring. */
 static const GraphNode *node_skip_filters(const View *v, const GraphNode *node) {
     for (uint32_t steps = 0; node && steps < FILTERS_MAX; steps++) {

@@ -90,12 +90,10 @@ bool view_is_exported(const View *v, const char *node);
 bool view_is_shared(const View *v, const char *node);
 /* Does the block job with that id work on the node, or on something above it? */
 bool view_job_uses(const View *v, const char *job_id, const char *node);
-/* Is the node a filter: throttle, copy-on-read, mirror_top, commit_top, preallocate, blkdebug,
- * compress, …? While its driver is not known only what hangs over an image by "backing" alone, as
- * jobs' filters do, counts as one. */
-bool view_is_filter(const View *v, const char *node);
-/* node or, under filters, the first node that is an image; NULL if the graph ends before or does
- * not have node. */
+/* node or, under filters (throttle, copy-on-read, mirror_top, commit_top, preallocate, blkdebug,
+ * compress, …), the first node that is an image; NULL if the graph ends before or does not have
+ * node. While its driver is not known only what hangs over an image by "backing" alone, as jobs'
+ * filters do, counts as a filter. */
 const char *view_skip_filters(const View *v, const char *node);
 /* First of a and b (either may be NULL) that is met on the way down from root
  * through filters only, as it was given; NULL if neither. */

@@ -25,8 +25,7 @@ struct DomainXml {
     GString *text;
     xmlDoc *doc;      /* of text; each element's _private is its MarkupElement */
     GArray *elements; /* MarkupElement */
-    char *name, *uuid;
-    bool live; /* was given elements that no definition has */
+    bool live;        /* was given elements that no definition has */
 };
 
 /* ---- The tree ---- */
@@ -66,15 +65,6 @@ static char *child_attribute(const xmlNode *parent, const char *element, const c
     const xmlNode *node = child(parent, element);
 
     return node ? attribute(node, name) : NULL;
-}
-
-static char *child_text(const xmlNode *parent, const char *element) {
-    const xmlNode *node = child(parent, element);
-    xmlChar *content = node ? xmlNodeGetContent(node) : NULL;
-    g_autofree char *copy = g_strdup((const char *) content);
-
-    xmlFree(content);
-    return copy && *g_strstrip(copy) ? g_steal_pointer(&copy) : NULL;
 }
 
 /* <disk> elements of the document one after the other; NULL to begin. */
@@ -212,8 +202,6 @@ DomainXml *domain_xml_free(DomainXml *x) {
         xmlFreeDoc(x->doc);
     if (x->elements)
         g_array_unref(x->elements);
-    g_free(x->name);
-    g_free(x->uuid);
     g_free(x);
     return NULL;
 }
@@ -240,8 +228,6 @@ static bool text_parse(const char *text, size_t size, size_t max, DomainXml **re
         return failure_set(f, FAILURE_INVALID_ARGS,
                            "The domain XML is written in a way that is not understood; format it "
                            "with \"xmllint\".");
-    x->name = child_text(xmlDocGetRootElement(x->doc), "name");
-    x->uuid = child_text(xmlDocGetRootElement(x->doc), "uuid");
     *ret = g_steal_pointer(&x);
     return true;
 }
@@ -301,14 +287,6 @@ DomainXml *domain_xml_new(const char *name, const char *uuid) {
 
 char *domain_xml_to_text(const DomainXml *x) {
     return g_strndup(x->text->str, x->text->len);
-}
-
-const char *domain_xml_name(const DomainXml *x) {
-    return x->name;
-}
-
-const char *domain_xml_uuid(const DomainXml *x) {
-    return x->uuid;
 }
 
 static void disk_free(gpointer data) {

@@ -38,11 +38,6 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DomainXml, domain_xml_free)
  * byte. */
 char *domain_xml_to_text(const DomainXml *x);
 
-/* <name> and <uuid> without white space around them; NULL if missing; borrowed until the document
- * is freed. */
-const char *domain_xml_name(const DomainXml *x);
-const char *domain_xml_uuid(const DomainXml *x);
-
 typedef struct {
     char *target; /* <target dev=>, e.g. "vda"; owned */
     char *source; /* file or dev of <source>; NULL if empty or of another kind */

@@ -184,10 +184,6 @@ const char *journal_identity(const Journal *j) {
     return j->identity;
 }
 
-uint64_t journal_commits(const Journal *j) {
-    return writer_commits(j->writer);
-}
-
 uint64_t journal_new_id(Journal *j) {
     return ++j->last_id;
 }

@@ -79,8 +79,6 @@ JournalState journal_state(const Journal *j);
 const char *journal_state_to_string(JournalState state);
 /* Identity of this journal, made at creation: eight lower-case hex digits. Part of every node name and QEMU job id. */
 const char *journal_identity(const Journal *j);
-/* Transactions committed since journal_open(). */
-uint64_t journal_commits(const Journal *j);
 /* A new job id: never given before, also not by an earlier run. Only what is written with it lasts. */
 uint64_t journal_new_id(Journal *j);
 /* The highest id that journal_new_id() has given or found; raises it when QEMU knows a higher one of this journal. */

@@ -26,7 +26,6 @@ struct Writer {
     Store *store;
     pthread_t thread;
     int event_fd;
-    _Atomic uint64_t commits;
 
     pthread_mutex_t lock; /* for what follows */
     pthread_cond_t wake;  /* queue, reads, prune or stop */
@@ -174,7 +173,6 @@ static int commit_records(Writer *w, const EntryList *batch, size_t *ret_n) {
         r = store_commit(w->store);
     if (r < 0)
         return r;
-    atomic_fetch_add_explicit(&w->commits, 1, memory_order_relaxed);
     w->tidied = false;
     *ret_n = n;
     return 0;
@@ -445,10 +443,6 @@ Writer *writer_free(Writer *w) {
 
 int writer_fd(const Writer *w) {
     return w->event_fd;
-}
-
-uint64_t writer_commits(const Writer *w) {
-    return atomic_load_explicit(&w->commits, memory_order_relaxed);
 }
 
 void writer_push(Writer *w, JournalSlot *entry) {

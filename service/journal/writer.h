@@ -62,7 +62,6 @@ Writer *writer_free(Writer *w);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Writer, writer_free)
 
 int writer_fd(const Writer *w);
-uint64_t writer_commits(const Writer *w);
 void writer_push(Writer *w, JournalSlot *entry);
 /* Takes an entry back that the thread has not begun with, also one that waits for space. True: it is the caller's again. */
 bool writer_withdraw(Writer *w, JournalSlot *entry);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <glib.h>
 #include <sqlite3.h>
+#include <string.h>
 
 JournalFaults journal_faults;
 
@@ -29,6 +30,12 @@ static int file_read(sqlite3_file *file, void *data, int size, sqlite3_int64 off
     return real(file)->pMethods->xRead(real(file), data, size, offset);
 }
 
+/* The header of a frame of the log: the size of the database behind a commit, else zero
+ * (sqlite.org/fileformat2.html, "WAL Frames"). A frame's page is written on its own. */
+static bool ends_transaction(const char *data, int size, sqlite3_int64 offset) {
+    return size == 24 && offset >= 32 && memcmp(data + 4, (char[4]){0}, 4) != 0;
+}
+
 static int file_write(sqlite3_file *file, const void *data, int size, sqlite3_int64 offset) {
     if (journal_faults.full)
         return SQLITE_FULL;
@@ -36,6 +43,7 @@ static int file_write(sqlite3_file *file, const void *data, int size, sqlite3_in
         errno = EIO;
         return SQLITE_IOERR_WRITE;
     }
+    journal_faults.commits += ends_transaction(data, size, offset);
     return real(file)->pMethods->xWrite(real(file), data, size, offset);
 }
 
@@ -114,5 +122,5 @@ void journal_vfs_install(void) {
 void journal_vfs_reset(void) {
     journal_faults.sync_delay = 0;
     journal_faults.fail_sync = journal_faults.fail_write = journal_faults.full = false;
-    journal_faults.syncs = 0;
+    journal_faults.syncs = journal_faults.commits = 0;
 }

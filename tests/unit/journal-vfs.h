@@ -11,6 +11,7 @@ typedef struct {
     _Atomic bool fail_write; /* SQLITE_IOERR_WRITE, EIO */
     _Atomic bool full;       /* SQLITE_FULL */
     _Atomic int syncs;       /* counted */
+    _Atomic int commits;     /* counted: frames of the log that end a transaction */
 } JournalFaults;
 
 extern JournalFaults journal_faults;

@@ -152,17 +152,10 @@ static void unedited_document_comes_back_byte_for_byte(void) {
     }
 }
 
-static void names_and_disks_are_read(void) {
-    g_autoptr(DomainXml) x = sample("virt-manager.xml"), y = sample("commandline.xml"),
-                         z = sample("inline.xml");
+static void disks_are_read(void) {
+    g_autoptr(DomainXml) x = sample("virt-manager.xml"), y = sample("commandline.xml");
     g_autoptr(GPtrArray) disks = domain_xml_disks(x);
     g_autoptr(GPtrArray) network = domain_xml_disks(y);
-
-    g_assert_cmpstr(domain_xml_name(x), ==, "debian12");
-    g_assert_cmpstr(domain_xml_uuid(x), ==, "4f1c1d2e-6a53-4b5e-9f0c-8a1b2c3d4e5f");
-    g_assert_cmpstr(domain_xml_name(y), ==, "build <7> é");
-    g_assert_cmpstr(domain_xml_uuid(y), ==, "0a6f2f3e-5d56-4c0f-8a6e-1c1d5a0b9f11");
-    g_assert_null(domain_xml_uuid(z));
 
     g_assert_cmpuint(disks->len, ==, 3);
     g_assert_cmpstr(disk_of(disks, "vda")->source, ==, "/var/lib/libvirt/images/debian12.qcow2");
@@ -259,7 +252,8 @@ static void only_regular_files_are_loaded(void) {
     }
     g_auto(Failure) f = {0};
     g_assert_true(domain_xml_load(file, &x, &f));
-    g_assert_cmpstr(domain_xml_name(x), ==, "n");
+    g_autofree char *loaded = domain_xml_to_text(x);
+    g_assert_nonnull(strstr(loaded, "<name>n</name>"));
     g_unlink(file);
     g_unlink(link);
     g_unlink(pipe_path);
@@ -534,8 +528,9 @@ static void document_is_made_from_nothing(void) {
     g_autoptr(DomainXml) x = domain_xml_new("we\"b & <co>\x01", NULL);
     g_autoptr(DomainXml) y = domain_xml_new("vm", "4f1c1d2e-6a53-4b5e-9f0c-8a1b2c3d4e5f");
 
-    g_assert_true(g_str_has_prefix(domain_xml_name(x), "we\"b & <co>"));
-    g_assert_null(domain_xml_uuid(x));
+    g_autofree char *named = domain_xml_to_text(x);
+    g_assert_nonnull(strstr(named, "<name>we&quot;b &amp; &lt;co&gt;"));
+    g_assert_null(strstr(named, "uuid"));
     domain_xml_add_disk(x, "vda", "virtio", false);
     domain_xml_add_disk(y, "vda", "virtio", false);
     domain_xml_add_disk(y, "s'da", NULL, true);
@@ -693,7 +688,7 @@ static void definition_refuses_what_it_could_not_keep(void) {
 int main(int argc, char **argv) {
     g_test_init(&argc, &argv, NULL);
     TEST(unedited_document_comes_back_byte_for_byte);
-    TEST(names_and_disks_are_read);
+    TEST(disks_are_read);
     TEST(hostile_documents_are_refused);
     TEST(size_and_depth_are_limited);
     TEST(xinclude_is_text_like_any_other);
