@@ -44,6 +44,7 @@ static const Verb verbs[] = {
     {"dismiss", 1, -1, 0, verb_dismiss, "JOB..."},
     {"xml", 1, 1, TAKES_XML, verb_xml, "DOMAIN"},
     {"permissions", 0, 0, 0, verb_permissions, ""},
+    {"journal", 1, 2, 0, verb_journal, "export [FOLDER]"},
 };
 
 static const char help_text[] =
@@ -63,6 +64,7 @@ static const char help_text[] =
     "  watch [JOB]                A line for each event of the jobs, until Ctrl-C\n"
     "  xml DOMAIN                 The domain's XML\n"
     "  permissions                What polkit would say to you\n"
+    "  journal export [FOLDER]    The whole journal as JSON, from the service or from its files\n"
     "\n"
     "Copying:\n"
     "  copy DOMAIN DISK TARGET    Mirror a disk to a new image, wait until it is ready\n"

@@ -34,6 +34,8 @@ int verb_set_on_ready(Ctl *ctl, int argc, char **argv);
 int verb_attach(Ctl *ctl, int argc, char **argv);
 int verb_detach(Ctl *ctl, int argc, char **argv);
 int verb_xml(Ctl *ctl, int argc, char **argv);
+/* ctl-verbs-journal.c */
+int verb_journal(Ctl *ctl, int argc, char **argv);
 /* ctl-verbs-watch.c */
 int verb_watch(Ctl *ctl, int argc, char **argv);
 

@@ -25,7 +25,8 @@
     X(COMMIT, "org.blockjob1.commit")                                                              \
     X(DELETE_IMAGE, "org.blockjob1.delete-image")                                                  \
     X(COMPLETE, "org.blockjob1.complete")                                                          \
-    X(MANAGE_JOBS, "org.blockjob1.manage-jobs")
+    X(MANAGE_JOBS, "org.blockjob1.manage-jobs")                                                    \
+    X(EXPORT_JOURNAL, "org.blockjob1.export-journal")
 
 typedef enum {
 #define X(id, name) AUTH_##id,
@@ -42,8 +43,8 @@ typedef struct {
     /* a caller with this uid needs no check; AUTH_NO_OWNER if nobody is exempt; also sent as "job-owner" */
     uint32_t owner_uid;
     /* Details for polkit rules and for the dialog; NULL = left out; control characters removed, cut to 256 bytes here.
-     * The texts in polkit/org.blockjob1.policy name domain for every action, target for the copies and disk for all
-     * but attach: a key that is missing there is shown to the user as $(key). */
+     * The texts in polkit/org.blockjob1.policy name domain for every action but export-journal, target for the copies
+     * and disk for all but these and attach: a key that is missing there is shown to the user as $(key). */
     const char *verb, *domain, *domain_uuid, *disk, *target, *target_kind, *job;
 } AuthRequest;
 

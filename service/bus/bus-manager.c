@@ -275,6 +275,37 @@ static int method_list_history(sd_bus_message *m, void *userdata, sd_bus_error *
     return 1;
 }
 
+static void on_export(int error, const char *text, uint64_t next, void *userdata) {
+    Call *c = userdata;
+    g_auto(Failure) f = {0};
+
+    if (error >= 0) {
+        call_return(c, "st", text, next);
+        return;
+    }
+    failure_set(&f, FAILURE_JOURNAL, "The journal cannot be read: %s.", g_strerror(-error));
+    call_fail(c, &f);
+}
+
+static int method_export_journal(sd_bus_message *m, void *userdata, sd_bus_error *error) {
+    const AuthRequest request = {
+        .action = AUTH_EXPORT_JOURNAL, .owner_uid = AUTH_NO_OWNER, .verb = "exportjournal"};
+    Bus *b = userdata;
+    g_auto(Failure) f = {0};
+    uint64_t after;
+    int r = sd_bus_message_read(m, "t", &after);
+
+    if (r < 0)
+        return r;
+    r = auth_check(b->auth, m, &request, &f);
+    if (r == 0)
+        return 1;
+    if (r < 0)
+        return bus_fail(error, &f);
+    journal_export(manager_journal(b->manager), after, on_export, call_new(b, m), NULL);
+    return 1;
+}
+
 static int method_get_permissions(sd_bus_message *m, void *userdata, sd_bus_error *error) {
     Bus *b = userdata;
     g_auto(Failure) f = {0};
@@ -303,6 +334,8 @@ const sd_bus_vtable manager_vtable[] = {
     SD_BUS_METHOD_WITH_ARGS("ListHistory", SD_BUS_ARGS("a{sv}", filter),
                             SD_BUS_RESULT("aa{sv}", jobs),
                             method_list_history, SD_BUS_VTABLE_UNPRIVILEGED),
+    SD_BUS_METHOD_WITH_ARGS("ExportJournal", SD_BUS_ARGS("t", after), SD_BUS_RESULT("s", part, "t", next),
+                            method_export_journal, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_METHOD_WITH_ARGS("GetPermissions", SD_BUS_NO_ARGS, SD_BUS_RESULT("a{ss}", permissions),
                             method_get_permissions, SD_BUS_VTABLE_UNPRIVILEGED),
     SD_BUS_SIGNAL_WITH_ARGS("JobNew", SD_BUS_ARGS("t", id, "o", job), 0),

@@ -93,6 +93,8 @@ static void run_continuation(Journal *j, JournalSlot *entry) {
             j->changed(j, j->userdata);
     } else if (entry->history_done)
         entry->history_done(entry->error, entry->error < 0 ? NULL : entry->jobs, entry->userdata);
+    else if (entry->export_done)
+        entry->export_done(entry->error, entry->text, entry->behind, entry->userdata);
     else if (entry->done)
         entry->done(entry->error, entry->userdata);
 }
@@ -119,6 +121,7 @@ void journal_slot_cancel(JournalSlot *slot) {
         return;
     slot->done = NULL;
     slot->history_done = NULL;
+    slot->export_done = NULL;
 }
 
 bool journal_slot_withdraw(Journal *j, JournalSlot *slot) {
@@ -261,6 +264,15 @@ void journal_history(Journal *j, const JournalFilter *filter, JournalHistoryDone
     entry->filter.disk = g_strdup(filter->disk);
     entry->filter.kind = g_strdup(filter->kind);
     entry->filter.result = g_strdup(filter->result);
+    hand_over(j, entry, ret);
+}
+
+void journal_export(Journal *j, uint64_t after, JournalExportDone done, void *userdata,
+                    JournalSlot **ret) {
+    JournalSlot *entry = entry_new(ENTRY_EXPORT, NULL, userdata);
+
+    entry->export_done = done;
+    entry->after = after;
     hand_over(j, entry, ret);
 }
 

@@ -125,6 +125,10 @@ void journal_filter_clear(JournalFilter *f);
 typedef void (*JournalHistoryDone)(int error, GPtrArray *jobs, void *userdata);
 void journal_history(Journal *j, const JournalFilter *filter, JournalHistoryDone done,
                      void *userdata, JournalSlot **ret);
+/* One part of the journal as JSON, as export_part() says; read as a history is. text is borrowed; NULL with error set. */
+typedef void (*JournalExportDone)(int error, const char *text, uint64_t next, void *userdata);
+void journal_export(Journal *j, uint64_t after, JournalExportDone done, void *userdata,
+                    JournalSlot **ret);
 /* Deletes finished, no longer exported rows over the retention, with their transitions; in the writer thread, in
  * small transactions when it has nothing else to do. */
 void journal_prune(Journal *j, const JournalRetention *retention);

@@ -597,3 +597,35 @@ int store_open(const char *dir, GPtrArray **ret_jobs, GPtrArray **ret_domains, F
     *ret = g_steal_pointer(&s);
     return 0;
 }
+
+int store_look_into(const char *dir, Failure *ret_why, Store **ret) {
+    g_autoptr(Store) s = g_new0(Store, 1);
+    g_autofree char *file = g_build_filename(dir, JOURNAL_FILE, NULL);
+    g_autofree char *reason = NULL, *identity = NULL;
+    uint64_t version = 0;
+
+    s->folder = (JournalFolder){.fd = -1, .lock_fd = -1};
+    if (access(file, R_OK) < 0) { /* before folder_open() makes a folder */
+        int r = -errno;
+        failure_set(ret_why, FAILURE_JOURNAL, "The journal \"%s\" cannot be read: %s.", file,
+                    g_strerror(-r));
+        return r;
+    }
+    int r = folder_open(&s->folder, dir, ret_why);
+    if (r < 0)
+        return r;
+    r = store_connect(s);
+    if (r >= 0)
+        r = store_identify(s, &version, &reason);
+    if (r >= 0 && version == 0)
+        r = -ENOENT;
+    if (r >= 0)
+        r = rows_load_meta(s, "identity", &identity);
+    if (r >= 0 || r == -ENODATA)
+        r = rows_load_position(s);
+    if (r < 0 && r != -ENODATA) /* that is damage, and seen in what is exported */
+        return store_explain(s, r, ret_why);
+    g_strlcpy(s->identity, identity ? identity : s->folder.note.identity, sizeof s->identity);
+    *ret = g_steal_pointer(&s);
+    return 0;
+}

@@ -76,7 +76,10 @@ typedef struct {
  * the caller. */
 int store_open(const char *dir, GPtrArray **ret_jobs, GPtrArray **ret_domains, Failure *ret_why,
                Store **ret);
-/* Copies the log into the database; must not be called with a transaction open. */
+/* The journal of a service that does not run, to be read only: no byte of it changes, also not by store_free(). ret_why as
+ * above; -ENOENT when there is none. */
+int store_look_into(const char *dir, Failure *ret_why, Store **ret);
+/* Copies the log into the database, unless it was only looked into; must not be called with a transaction open. */
 Store *store_free(Store *s);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Store, store_free)
 

@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <time.h>
 
+#include "journal/export.h"
 #include "journal/rows.h"
 #include "log.h"
 #include "util.h"
@@ -30,7 +31,7 @@ struct Writer {
     pthread_mutex_t lock; /* for what follows */
     pthread_cond_t wake;  /* queue, reads, prune or stop */
     EntryList queue;      /* in order */
-    EntryList reads;      /* histories: only ever wait for the queue while it moves */
+    EntryList reads;      /* histories and exports: only ever wait for the queue while it moves */
     EntryList done;
     JournalRetention retention;
     bool prune, stop;
@@ -58,6 +59,7 @@ JournalSlot *journal_slot_free(JournalSlot *slot) {
     g_free(slot->detail);
     journal_filter_clear(&slot->filter);
     g_clear_pointer(&slot->jobs, g_ptr_array_unref);
+    g_free(slot->text);
     g_free(slot);
     return NULL;
 }
@@ -189,6 +191,14 @@ static void publish_first(Writer *w, EntryList *batch, size_t n, int error) {
     publish(w, &list);
 }
 
+static int serve_read(Writer *w, JournalSlot *entry) {
+    if (w->state == JOURNAL_FAILED)
+        return -ESHUTDOWN;
+    if (entry->type == ENTRY_EXPORT)
+        return export_part(w->store, entry->after, &entry->text, &entry->behind);
+    return rows_history(w->store, &entry->filter, &entry->jobs);
+}
+
 static void serve_reads(Writer *w) {
     EntryList reads, list = {0};
     JournalSlot *entry;
@@ -197,9 +207,7 @@ static void serve_reads(Writer *w) {
     reads = entry_list_take(&w->reads);
     pthread_mutex_unlock(&w->lock);
     while ((entry = entry_list_pop(&reads))) {
-        entry->error = w->state == JOURNAL_FAILED
-                           ? -ESHUTDOWN
-                           : rows_history(w->store, &entry->filter, &entry->jobs);
+        entry->error = serve_read(w, entry);
         entry_list_append(&list, entry);
     }
     if (list.head && w->state != JOURNAL_FAILED)
@@ -446,8 +454,10 @@ int writer_fd(const Writer *w) {
 }
 
 void writer_push(Writer *w, JournalSlot *entry) {
+    bool reads = entry->type == ENTRY_HISTORY || entry->type == ENTRY_EXPORT;
+
     pthread_mutex_lock(&w->lock);
-    entry_list_append(entry->type == ENTRY_HISTORY ? &w->reads : &w->queue, entry);
+    entry_list_append(reads ? &w->reads : &w->queue, entry);
     pthread_cond_signal(&w->wake);
     pthread_mutex_unlock(&w->lock);
 }

@@ -17,6 +17,7 @@ typedef enum {
     ENTRY_DOMAIN,
     ENTRY_WORK,
     ENTRY_HISTORY,
+    ENTRY_EXPORT,
     ENTRY_STATE, /* made by the thread: the state has changed here */
 } EntryType;
 
@@ -32,13 +33,16 @@ struct JournalSlot {
     int (*work)(void *data);
     void *data;
     JournalFilter filter;
-    GPtrArray *jobs; /* owned: the history that was read */
+    GPtrArray *jobs;        /* owned: the history that was read */
+    uint64_t after, behind; /* of an export: where the part begins, and the next one */
+    char *text;             /* owned: the part of the export */
     JournalState new_state;
 
     /* The loop's. */
     GDestroyNotify free_data;
     JournalDone done; /* NULL when cancelled */
     JournalHistoryDone history_done;
+    JournalExportDone export_done;
     void *userdata;
 };
 

@@ -60,8 +60,10 @@ TABLE = {
     "org.blockjob1.Manager.ListJobs": [Case("root")],
     "org.blockjob1.Manager.ListHistory": [Case("root", "(a{sv})", ({},))],
     "org.blockjob1.Manager.GetPermissions": [
-        Case("root", asks=["attach", "copy", "copy-anywhere", "commit", "delete-image", "complete",
-                            "manage-jobs"], who="asks")],
+        Case("root", asks=["attach", "copy", "copy-anywhere", "commit", "delete-image", "complete", "manage-jobs",
+                            "export-journal"], who="asks")],
+    "org.blockjob1.Manager.ExportJournal": [
+        Case("root", "(t)", (0,), ["export-journal"], details={"verb": "exportjournal"})],
     "org.blockjob1.Domain.GetXML": [Case("domain", "(a{sv})", ({},))],
     "org.blockjob1.Domain.CopyDisks": [
         disks_case([("vda", "{}/copies/x.qcow2", {})], ["copy"], "new"),

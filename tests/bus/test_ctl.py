@@ -69,6 +69,7 @@ def test_each_verb_works(t):
     works("set-copy-mode", "5", "write-blocking", code=FAILED, text="cannot")
     works("cancel", "5", text="was cancelled")
     works("permissions", text="org.blockjob1.copy ")
+    assert len(json.loads(works("journal", "export").stdout)["jobs"]) == 5
     works("watch", "5", text="job 5 (web/vdb): cancelled")
     assert sorted(tried) == sorted(verbs()), set(verbs()) ^ set(tried)
 

@@ -535,22 +535,25 @@ static void permissions_tell_what_polkit_would_say(void) {
     t.script[AUTH_COPY] = SAY_NO;
     t.script[AUTH_DELETE_IMAGE] = SAY_CHALLENGE;
     t.script[AUTH_COMPLETE] = SAY_ERROR;
-    assert_permissions(ALICE,
-                       (const char *const[]){"yes", "no", "yes", "yes", "challenge", "no", "yes"});
+    assert_permissions(
+        ALICE, (const char *const[]){"yes", "no", "yes", "yes", "challenge", "no", "yes", "yes"});
     g_assert_cmpuint(t.asked->len, ==, _AUTH_MAX);
     for (guint i = 0; i < t.asked->len; i++) {
         const Asked *asked = t.asked->pdata[i];
         g_assert_cmpuint(asked->flags, ==, 0);
         g_assert_cmpuint(g_hash_table_size(asked->details), ==, 0);
     }
-    assert_permissions(0, (const char *const[]){"yes", "yes", "yes", "yes", "yes", "yes", "yes"});
+    assert_permissions(
+        0, (const char *const[]){"yes", "yes", "yes", "yes", "yes", "yes", "yes", "yes"});
     g_assert_cmpuint(t.asked->len, ==, _AUTH_MAX);
 }
 
 static void permissions_without_polkit_are_no(void) {
     start_service(8, 64, DEADLINE);
-    assert_permissions(ALICE, (const char *const[]){"no", "no", "no", "no", "no", "no", "no"});
-    assert_permissions(0, (const char *const[]){"yes", "yes", "yes", "yes", "yes", "yes", "yes"});
+    assert_permissions(ALICE,
+                       (const char *const[]){"no", "no", "no", "no", "no", "no", "no", "no"});
+    assert_permissions(
+        0, (const char *const[]){"yes", "yes", "yes", "yes", "yes", "yes", "yes", "yes"});
 }
 
 static void permissions_of_a_caller_who_leaves_are_cancelled(void) {
