@@ -9,7 +9,7 @@ packages_test="clang-format systemd python3 python3-gi gir1.2-glib-2.0 dbus-daem
 # What the roots of tests/lib/root have besides, and what this machine needs to make and boot them.
 packages_root="systemd-sysv dbus dbus-broker libpam-systemd udev build-essential debhelper lintian fakeroot ca-certificates"
 packages_container="mmdebstrap systemd-container debian-archive-keyring busybox-static"
-packages_fuzz="clang libclang-rt-14-dev"
+packages_fuzz="clang libclang-rt-dev"
 
 # Installs those of the named packages that are missing; without network and with nothing missing it does nothing.
 packages_install() {
