@@ -64,6 +64,8 @@ static const char *const statements[_STATEMENT_MAX] = {
 /* ---- errors and statements ---- */
 
 int store_errno(Store *s, int code) {
+    /* Of the call that has failed: sqlite3_system_errno() is not set by a statement that fails in its commit. */
+    int written = errno;
     int system = s->db ? sqlite3_system_errno(s->db) : 0;
 
     switch (code) {
@@ -90,7 +92,8 @@ int store_errno(Store *s, int code) {
     case SQLITE_CANTOPEN:
         return system > 0 ? -system : -EIO;
     case SQLITE_IOERR:
-        if (code == SQLITE_IOERR_WRITE && (system == ENOSPC || system == EDQUOT || system == EROFS))
+        if (code == SQLITE_IOERR_WRITE &&
+            (written == ENOSPC || written == EDQUOT || written == EROFS))
             return -ENOSPC;
         return -EIO;
     default:

@@ -37,10 +37,12 @@ static bool ends_transaction(const char *data, int size, sqlite3_int64 offset) {
 }
 
 static int file_write(sqlite3_file *file, const void *data, int size, sqlite3_int64 offset) {
+    if (journal_faults.room > 0 && --journal_faults.room == 0)
+        journal_faults.full = true;
     if (journal_faults.full)
         return SQLITE_FULL;
     if (journal_faults.fail_write) {
-        errno = EIO;
+        errno = journal_faults.fail_write;
         return SQLITE_IOERR_WRITE;
     }
     journal_faults.commits += ends_transaction(data, size, offset);
@@ -121,6 +123,7 @@ void journal_vfs_install(void) {
 
 void journal_vfs_reset(void) {
     journal_faults.sync_delay = 0;
-    journal_faults.fail_sync = journal_faults.fail_write = journal_faults.full = false;
+    journal_faults.fail_sync = journal_faults.full = false;
+    journal_faults.fail_write = journal_faults.room = 0;
     journal_faults.syncs = journal_faults.commits = 0;
 }

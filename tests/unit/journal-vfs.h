@@ -6,12 +6,13 @@
 #include <stdbool.h>
 
 typedef struct {
-    _Atomic int sync_delay;  /* µs added to each sync */
-    _Atomic bool fail_sync;  /* SQLITE_IOERR_FSYNC */
-    _Atomic bool fail_write; /* SQLITE_IOERR_WRITE, EIO */
-    _Atomic bool full;       /* SQLITE_FULL */
-    _Atomic int syncs;       /* counted */
-    _Atomic int commits;     /* counted: frames of the log that end a transaction */
+    _Atomic int sync_delay; /* µs added to each sync */
+    _Atomic bool fail_sync; /* SQLITE_IOERR_FSYNC */
+    _Atomic int fail_write; /* SQLITE_IOERR_WRITE with this errno; 0 = none */
+    _Atomic bool full;      /* SQLITE_FULL */
+    _Atomic int room;       /* writes that succeed until the disk is full; 0 = no end of them */
+    _Atomic int syncs;      /* counted */
+    _Atomic int commits;    /* counted: frames of the log that end a transaction */
 } JournalFaults;
 
 extern JournalFaults journal_faults;

@@ -207,10 +207,41 @@ static void sample_free(void) {
         g_clear_pointer(&sample_content(&sample, i)->bytes, g_free);
 }
 
+static unsigned variants; /* opened by check_journal() */
+
+static char *read_if_there(const char *dir, const char *name, size_t *ret_size) {
+    g_autofree char *path = g_build_filename(dir, name, NULL);
+    char *bytes = NULL;
+
+    return g_file_get_contents(path, &bytes, ret_size, NULL) ? bytes : NULL;
+}
+
+/* If the database was set aside, it is what lay there, byte for byte. */
+static void check_evidence(Rig *rig, unsigned before, const char *bytes, size_t size) {
+    g_autoptr(GDir) dir = g_dir_open(rig->dir, 0, NULL);
+    bool kept = count_files(rig, "journal.db.damaged-") == before || !bytes;
+    const char *name;
+
+    while (!kept && (name = g_dir_read_name(dir))) {
+        size_t found_size = 0;
+        g_autofree char *found = g_str_has_prefix(name, "journal.db.damaged-")
+                                     ? read_if_there(rig->dir, name, &found_size)
+                                     : NULL;
+        kept = found && found_size == size && memcmp(found, bytes, size) == 0;
+    }
+    g_assert_true(kept);
+}
+
 /* Opens what lies there, checks what is given out, that it works, and that the next start finds it in order. Returns
  * whether damage was reported. */
 static bool check_journal(Rig *rig) {
+    size_t size = 0;
+    unsigned before = count_files(rig, "journal.db.damaged-");
+    g_autofree char *bytes = read_if_there(rig->dir, "journal.db", &size);
+
+    variants++;
     rig_start(rig);
+    check_evidence(rig, before, bytes, size);
     JournalState state = journal_state(rig->journal);
     g_assert_true(state == JOURNAL_OK || state == JOURNAL_RECOVERED);
     check_jobs(rig->jobs, 1, N_LIVE, state == JOURNAL_OK);
@@ -289,11 +320,14 @@ static void a_foreign_database_is_set_aside(void) {
     g_assert_cmpuint(count_files(rig, "journal.db.damaged-"), ==, 1);
 }
 
+/* With BLOCKJOBD_TEST_FULL=1 at every length of the log and of the pages in use, which takes hours; else at some. */
 static void truncated_files_are_noticed(void) {
     g_autoptr(Rig) rig = sample_rig();
+    bool full = g_getenv("BLOCKJOBD_TEST_FULL") != NULL;
 
-    for (size_t size = 0; size < sample.database.size;
-         size = size < 64 ? size * 2 + 1 : size + size / 5) {
+    for (size_t size = 0; size < sample.database.size; size = full && size < 512 * 1024 ? size + 1
+                                                              : size < 64 ? size * 2 + 1
+                                                                          : size + size / 5) {
         place_sample(rig);
         cut(rig, "journal.db", size);
         (void) check_journal(rig);
@@ -302,7 +336,9 @@ static void truncated_files_are_noticed(void) {
         cut(rig, "journal.db", size);
         g_assert_true(check_journal(rig));
     }
-    for (size_t size = 0; size <= sample.log_used; size += size % 4120 < 2000 ? 1777 : 2343) {
+    for (size_t size = 0; size <= sample.log_used; size += full                 ? 1
+                                                           : size % 4120 < 2000 ? 1777
+                                                                                : 2343) {
         place_sample(rig);
         cut(rig, "journal.db-wal", size);
         g_assert_true(check_journal(rig));
@@ -321,6 +357,37 @@ static void a_missing_file_is_noticed(void) {
     place_sample(rig);
     drop(rig, "journal.lock");
     g_assert_false(check_journal(rig));
+}
+
+/* The log of another journal, noise in its place, and beside it what SQLite makes in other modes than ours. */
+static void foreign_files_beside_it_are_noticed(void) {
+    g_autoptr(Rig) rig = sample_rig(), other = rig_new(NULL);
+    char noise[32768];
+
+    for (size_t i = 0; i < sizeof noise; i++)
+        noise[i] = (char) g_test_rand_int();
+    for (int i = 0; i < 20; i++)
+        rig_put_new(other, "foreign");
+    rig_flush(other);
+    Content log = content_read(other->dir, "journal.db-wal");
+    place_sample(rig);
+    content_write(rig->dir, "journal.db-wal", &log);
+    g_free(log.bytes);
+    rig_start(rig); /* its rows are sound, but they end before the number in the note */
+    variants++;
+    g_assert_cmpint(journal_state(rig->journal), ==, JOURNAL_RECOVERED);
+    g_assert_cmpuint(journal_new_id(rig->journal), >, N_LIVE + N_FINISHED);
+    place_sample(rig);
+    content_write(rig->dir, "journal.db-wal", &(Content){noise, sizeof noise});
+    g_assert_true(check_journal(rig));
+    for (size_t size = 0; size <= sizeof noise; size += sizeof noise / 2) {
+        place_sample(rig);
+        content_write(rig->dir, "journal.db-shm", &(Content){noise, size});
+        g_assert_false(check_journal(rig));
+        place_sample(rig);
+        content_write(rig->dir, "journal.db-journal", &(Content){noise, size});
+        g_assert_false(check_journal(rig));
+    }
 }
 
 /* Every page that is in use, in the log and after the log was copied into the database, and some of the reserve. */
@@ -565,6 +632,7 @@ int main(int argc, char **argv) {
     ADD(a_foreign_database_is_set_aside);
     ADD(truncated_files_are_noticed);
     ADD(a_missing_file_is_noticed);
+    ADD(foreign_files_beside_it_are_noticed);
     ADD(every_overwritten_page_is_noticed);
     ADD(flipped_bits_are_noticed);
     ADD(changed_rows_are_set_aside);
@@ -573,6 +641,7 @@ int main(int argc, char **argv) {
     ADD(a_damaged_index_is_made_anew);
     ADD(a_newer_version_is_left_alone);
     int r = g_test_run();
+    g_test_message("%u variants of a journal were opened", variants);
     sample_free();
     return r;
 }

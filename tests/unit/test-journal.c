@@ -390,12 +390,59 @@ static void nothing_is_released_after_a_failed_sync(void) {
 static void a_write_error_is_final(void) {
     g_autoptr(Rig) rig = rig_new(NULL);
 
-    journal_faults.fail_write = true;
+    journal_faults.fail_write = EIO;
     assert_everything_is_released(rig, -ESHUTDOWN);
     g_assert_cmpint(journal_state(rig->journal), ==, JOURNAL_FAILED);
-    journal_faults.fail_write = false;
+    journal_faults.fail_write = 0;
     rig_reopen(rig);
     g_assert_cmpuint(rig->jobs->len, ==, 0);
+}
+
+/* A quota that is used up, and a disk that was made read-only, may get well again. */
+static void what_passes_is_waited_for(void) {
+    static const int errors[] = {EDQUOT, EROFS, ENOSPC};
+    g_autoptr(Rig) rig = rig_new(NULL);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(errors); i++) {
+        journal_faults.fail_write = errors[i];
+        rig_put_new(rig, "web");
+        while (journal_state(rig->journal) != JOURNAL_FULL)
+            rig_run_once(rig);
+        g_assert_cmpuint(rig->done, ==, i);
+        journal_faults.fail_write = 0;
+        rig_flush(rig);
+        while (journal_state(rig->journal) != JOURNAL_OK) /* told behind the record */
+            rig_run_once(rig);
+    }
+    rig_reopen(rig);
+    g_assert_cmpuint(rig->jobs->len, ==, G_N_ELEMENTS(errors));
+}
+
+/* The tables are made in one transaction: wherever it ends, the next start begins it again. */
+static void a_creation_that_finds_no_room_is_begun_again(void) {
+    unsigned refused = 0;
+    int r = -ENOSPC;
+
+    for (int room = 1; r < 0; room++) {
+        g_autoptr(Rig) rig = rig_new_dir();
+        g_auto(Failure) why = {0};
+        journal_faults.room = room;
+        r = journal_open(rig->event, rig->dir, NULL, NULL, &why, &rig->journal);
+        journal_vfs_reset();
+        if (r >= 0)
+            break;
+        refused++;
+        g_assert_cmpint(r, ==, -ENOSPC);
+        g_assert_nonnull(strstr(why.message, "full or read-only"));
+        rig_start(rig);
+        g_assert_cmpint(journal_state(rig->journal), ==, JOURNAL_OK);
+        rig_put_new(rig, "web");
+        rig_flush(rig);
+        rig_reopen(rig);
+        g_assert_cmpuint(rig->jobs->len, ==, 1);
+    }
+    g_test_message("no room in %u places", refused);
+    g_assert_cmpuint(refused, >=, 3);
 }
 
 static void a_full_disk_is_waited_for(void) {
@@ -650,6 +697,8 @@ int main(int argc, char **argv) {
     ADD(a_second_instance_is_kept_out);
     ADD(nothing_is_released_after_a_failed_sync);
     ADD(a_write_error_is_final);
+    ADD(what_passes_is_waited_for);
+    ADD(a_creation_that_finds_no_room_is_begun_again);
     ADD(a_full_disk_is_waited_for);
     ADD(a_record_that_waits_can_be_withdrawn);
     ADD(a_record_that_is_written_cannot_be_withdrawn);
