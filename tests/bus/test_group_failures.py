@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A group whose QEMU refuses, or whose service dies, between one disk and the next: all or none, and nothing is lost."""
+import os
 import signal
 import time
 
@@ -167,3 +168,85 @@ def test_finish_goes_on_when_the_service_dies_between_two_completions(t):
 
 def test_cancel_goes_on_when_the_service_dies_between_two_cancellations(t):
     dies_at(t, "job-cancel", 2, lambda g: g.cancel(), "cancelled")
+
+
+# ---- under a guest that writes one sequence over all disks ----
+
+ROUNDS = int(os.environ.get("BLOCKJOBD_GROUP_ROUNDS", "6"))
+
+
+class Writing:
+    """A real guest that writes one ordered sequence over three disks, behind a proxy."""
+
+    def __init__(self, t):
+        self.t, self.number = t, 0
+        self.old = {d: t.image(f"{d}.qcow2", "8M") for d in DISKS}
+        self.guest = t.guest(drives=list(self.old.values()), ring=128)
+        self.proxy = QmpProxy(t, self.guest)
+        self.domain = t.service().attach("web", self.proxy.path)
+
+    def ready(self, **o):
+        self.number += 1
+        self.new = {d: self.t.path(f"{d}-{self.number}.qcow2") for d in DISKS}
+        group = self.domain.copy_disks(self.new, **o).wait("ready")
+        self.guest.wait_writes(3)
+        return group
+
+    def stays(self):
+        assert [self.domain.disk(d).Source for d in DISKS] == list(self.old.values())
+        assert not any(os.path.exists(p) for p in self.new.values()), "what is worthless was to be deleted"
+        self.proxy.on_command = None
+
+    def end(self):
+        self.guest.wait_writes(50)
+        self.guest.quit()
+        for drive in self.guest.drives:
+            image_check(drive.path)
+        print(f"note: {self.guest.verify().splitlines()[0]}")
+
+
+@deadline(90 + 10 * ROUNDS)
+def test_every_rollback_leaves_the_guest_with_all_that_it_has_written(t):
+    """Another disk is made to fail each time, in turn by a refusal, by a completion that does nothing, by a cancellation."""
+    w = Writing(t)
+    for n in range(ROUNDS):
+        group = w.ready(pause_guest=n % 2 == 0)
+        seen = []
+
+        def decide(name, arguments):
+            if name != "job-complete":
+                return None
+            seen.append(arguments)
+            if len(seen) != n % 3 + 1:
+                return None
+            if n % 9 >= 6:
+                w.guest("job-cancel", id=arguments["id"])
+                return None
+            return QmpProxy.YES if n % 9 == 5 else {"class": "GenericError", "desc": WORDS}
+        w.proxy.on_command = decide
+        group.pivot()
+        group.wait_result("failed", 30)
+        w.stays()
+        w.guest.wait_writes(3)
+    print(f"note: {ROUNDS} of {ROUNDS} rolled back")
+    w.end()
+
+
+@deadline(300)
+def test_reset_of_the_guest_in_the_middle_of_the_switch_does_no_harm(t):
+    w = Writing(t)
+    group = w.ready()
+    resets = []
+
+    def decide(name, arguments):
+        if name == "job-finalize" and not resets:
+            resets.append(w.guest("system_reset"))
+    w.proxy.on_command = decide
+    group.pivot()
+    group.wait_result("pivoted")
+    assert resets and [w.domain.disk(d).Source for d in DISKS] == list(w.new.values())
+    w.proxy.on_command = None
+    for drive, path in zip(w.guest.drives, w.new.values()):
+        drive.path = path
+    wait_until(lambda: w.guest.acks()[1] == 2, 180, w.guest.console)
+    w.end()
