@@ -4,7 +4,7 @@ from harness import *
 from proofs import power_cuts, write_ahead
 from sweeping import FULL
 
-IMAGES, PLAYS = (1860, 4) if FULL else (120, 1)
+IMAGES, PLAYS = (1860, 12) if FULL else (120, 1)
 
 
 def cut(t, name):
