@@ -2,6 +2,7 @@
 """What is played: each function takes a scene through one job, or one order, and checks how it ended."""
 import os
 
+from group_scene import GroupScene
 from scene import HISTORY_ROWS, SIZE, Scene, journal_now
 from service import Job
 
@@ -158,6 +159,12 @@ def prune_the_history(scene):
     scene.settle(lambda: look_at_domain(scene))
 
 
+def group_pivot_on_ready(scene):
+    scene.arm()
+    scene.copy(on_ready="pivot")
+    scene.end("pivoted", written=(0,))
+
+
 # What is played, by name: options of the scene, and the play.
 SCENARIOS = {
     "pivot": ({}, pivot),
@@ -185,6 +192,11 @@ SCENARIOS = {
     "cancel_keeping_the_target": ({"format": "qcow2", "delete_target": False}, cancel_keeping_the_target),
     "cancel_beside_a_stranger": ({}, cancel_beside_a_stranger),
     "attach_and_detach": ({"definition": True}, attach_and_detach),
+    "group_pivot": ({"kind": GroupScene, "definition": True}, pivot),
+    "group_finish": ({"kind": GroupScene}, finish),
+    "group_cancel": ({"kind": GroupScene}, cancel_when_ready),
+    "group_pivot_on_ready_with_the_guest_running": ({"kind": GroupScene, "definition": True, "pause_guest": False},
+                                                    group_pivot_on_ready),
     "dismiss": ({}, dismiss),
     "prune_the_history": ({"definition": True}, prune_the_history),
 }
@@ -193,9 +205,10 @@ SCENARIOS = {
 def scenes(t, name, **more):
     """(a function that makes a new scene with each call, the play)."""
     options, function = SCENARIOS[name]
-    made = []
+    options, made = dict(options), []
+    kind = options.pop("kind", Scene)
 
     def make():
-        made.append(Scene(t, f"web{len(made)}", **options, **more))
+        made.append(kind(t, f"web{len(made)}", **options, **more))
         return made[-1]
     return make, function

@@ -13,8 +13,6 @@ from qemu import Drive, image_check, image_compare, image_create, verify_images
 from service import Disk, Domain, Job
 
 SIZE = 1 << 20
-# As few old jobs as can be: they make every start longer.
-CONFIG = "[Jobs]\nKeepFinishedJobs=2\nKeepFinishedTime=0\nHistoryRows=3\n"
 HISTORY_ROWS = 3
 
 
@@ -38,6 +36,9 @@ class Scene(Stage):
     service: a program in place of the service that was built. folder: for journal, definition and images; through(qemu):
     gives the socket by which the service reaches QEMU. Other options are those of every copy."""
 
+    # As few old jobs as can be: they make every start longer.
+    CONFIG = f"[Jobs]\nKeepFinishedJobs=2\nKeepFinishedTime=0\nHistoryRows={HISTORY_ROWS}\n"
+
     def __init__(self, t, name, format="raw", definition=False, guest=False, service=None, folder=None, through=None,
                  **options):
         self.t, self.number, self.definition, self.options = t, 0, None, {"format": format, **options}
@@ -46,13 +47,11 @@ class Scene(Stage):
         self.targets, self.deleted = set(), set()
         os.makedirs(self.images)
         self.size = (16 << 20) if guest else SIZE
-        self.current = image_create(f"{self.images}/i0", self.size, format)
         self.target = self.job = self.properties = None
-        drive = Drive(self.current, format)
-        self.qemu = t.guest(name, [drive], ring=256) if guest else t.qemu(name, [drive], idle=False)
+        self.make_machine(name)
         # The sweep has invariants of its own.
         t.keep_traffic = t.invariants = False
-        s = t.service(CONFIG, start=False)
+        s = t.service(self.CONFIG, start=False)
         s.binary, s.state_dir = service or s.binary, f"{folder}/state" if folder else s.state_dir
         self.socket = through(self.qemu) if through else self.qemu.socket
         self.mortal = Mortal(s, Plan(f"{s.folder}/plan"))
@@ -61,11 +60,19 @@ class Scene(Stage):
         if definition:
             self.definition = f"{self.images}/{name}.xml"
             with open(self.definition, "w") as f:
-                f.write(DEFINITION.format(name=name, path=self.current).replace("'qcow2'", f"'{format}'"))
+                f.write(self.first_definition(name).replace("'qcow2'", f"'{format}'"))
         self.mortal.start()
         self.domain = self.s.attach(name, self.socket, **self.attach_options())
         self.disk = self.domain.disk("vda")
         self.mortal.until(self.looked_at, 30, "the first look at the domain")
+
+    def make_machine(self, name):
+        self.current = image_create(f"{self.images}/i0", self.size, self.format)
+        drives = [Drive(self.current, self.format)]
+        self.qemu = self.t.guest(name, drives, ring=256) if self.guest else self.t.qemu(name, drives, idle=False)
+
+    def first_definition(self, name):
+        return DEFINITION.format(name=name, path=self.current)
 
     def attach_options(self):
         return {"definition": self.definition} if self.definition else {}
@@ -77,10 +84,13 @@ class Scene(Stage):
         if self.mortal.dead:
             self.mortal.start()
         self.next()
+        self.name_target()
+        self.point, self.mortal.next_points = point, [recovery] if recovery else []
+
+    def name_target(self):
         self.target = f"{self.images}/i{self.number}"
         self.targets.add(self.target)
         self.root = self.qemu.image()["node-name"]
-        self.point, self.mortal.next_points = point, [recovery] if recovery else []
 
     def next(self):
         self.number += 1

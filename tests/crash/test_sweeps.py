@@ -131,6 +131,26 @@ def test_pivot_of_qcow2_on_ready(t):
 
 
 @deadline(3600)
+def test_group_pivot(t):
+    sweep(t, "group_pivot")
+
+
+@deadline(3600)
+def test_group_finish(t):
+    sweep(t, "group_finish")
+
+
+@deadline(3600)
+def test_group_cancel(t):
+    sweep(t, "group_cancel")
+
+
+@deadline(3600)
+def test_group_pivot_on_ready_with_the_guest_running(t):
+    sweep(t, "group_pivot_on_ready_with_the_guest_running")
+
+
+@deadline(3600)
 def test_pivot_of_a_guest_that_writes(t):
     sweep(t, "pivot_of_a_guest_that_writes", full=False)
 

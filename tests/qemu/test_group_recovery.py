@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The service, and QEMU, killed at every kind of moment of a group's life: all disks come to the same end, which was promised."""
+"""QEMU killed in the middle of a group's switch: all disks come to the same end.
+
+The service has its deaths in the sweeps of tests/crash."""
 import os
 from xml.etree import ElementTree
 
 from harness import *
-from invariants import check_definitions, check_qemu, journal_table
-from killer import Mortal, Point, sweep
+from killer import Mortal, Point
 
-FULL = os.environ.get("BLOCKJOBD_CRASH") == "full"
 DISKS = ["vda", "vdb", "vdc"]
 DISK = """<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{path}'/>
 <target dev='{name}' bus='virtio'/></disk>"""
@@ -46,9 +46,6 @@ class GroupStage:
     def ready(self):
         self.mortal.until(lambda: self.group.State in ("ready", "concluded"), 60, "the group to be ready")
 
-    def order(self, method):
-        self.mortal.call(getattr(self.group, method), allow=("AlreadyEnding",))
-
     # -- the guest: each disk has bytes of its own --
     def _each(self, line, place):
         for i in range(3):
@@ -60,97 +57,6 @@ class GroupStage:
 
     def read(self, place):
         self._each("read -P {pattern} {at}M 64k", place)
-
-    # -- what must hold --
-    def end(self, result):
-        self.mortal.until(lambda: self.group.State == "concluded", 60, "the end")
-        members = self.mortal.call(self.group.members)
-        results = [self.mortal.call(lambda j=j: j.Result) for j in [self.group, *members]]
-        assert results == [result] * 4, [self.mortal.call(j.properties) for j in [self.group, *members]]
-        old, self.current = self.current, self.target if result == "pivoted" else self.current
-        self.mortal.until(lambda: self.qemu("query-status")["running"], 10, "the guest to run")
-        self.mortal.until(lambda: not check_qemu(self.qemu, set()), 10, lambda: check_qemu(self.qemu, set()))
-        self.mortal.until(lambda: all(self.domain.disk(d).Source == self.current[d] and self.domain.disk(d).Job == "/"
-                                      for d in DISKS), 10, "the disks on their images")
-        wrong = self.mortal.call(lambda: check_definitions(self.s.domains(), self.s.disks(), set()))
-        assert not wrong, wrong
-        self.mortal.stop()
-        self.recorded(members)
-        self.read(0)
-        self.check_images(old, result)
-        self.write(2)
-        self.read(2)
-
-    def recorded(self, members):
-        """Each has ended once, and all of them in one transaction or after a death."""
-        rows = journal_table(self.s.state_dir, "transition", "seq").values()
-        for job in [self.group, *members]:
-            ends = [r for r in rows if r["job"] == job.id and r["state"] == "concluded" and r["detail"] != "dismissed"]
-            assert len(ends) == 1, ends
-
-    def check_images(self, old, result):
-        """Nobody writes now: what is left behind is the same as what is in use, and is taken away."""
-        for i, d in enumerate(DISKS):
-            self.qemu.io("flush", i)
-            other = old[d] if result == "pivoted" else self.target[d]
-            assert os.path.exists(other) == (result != "cancelled"), other
-            if result != "cancelled":
-                image_compare(self.current[d], other, share=True, formats=("qcow2", "qcow2"))
-                os.unlink(other)
-        assert len([n for n in os.listdir(self.images) if n.endswith(".qcow2")]) == 3, os.listdir(self.images)
-
-
-def stages(t):
-    made = []
-
-    def make():
-        made.append(GroupStage(t, f"web{len(made)}"))
-        return made[-1]
-    return make
-
-
-def ended(method, result):
-    def play(stage):
-        stage.copy()
-        stage.ready()
-        stage.order(method)
-        stage.end(result)
-    return play
-
-
-@deadline(400)
-def test_group_pivot_survives_a_kill_at_any_call(t):
-    print(f"note: {sweep(stages(t), ended('pivot', 'pivoted'), 60, FULL)} kills")
-
-
-@deadline(300)
-def test_group_finish_survives_a_kill_at_any_call(t):
-    print(f"note: {sweep(stages(t), ended('finish', 'finished'), 40, FULL)} kills")
-
-
-@deadline(300)
-def test_group_cancel_survives_a_kill_at_any_call(t):
-    print(f"note: {sweep(stages(t), ended('cancel', 'cancelled'), 40, FULL)} kills")
-
-
-def promised(stage):
-    stage.copy(on_ready="pivot", pause_guest=False)
-    stage.end("pivoted")
-
-
-@deadline(300)
-def test_promised_pivot_of_a_group_without_a_pause_survives_a_kill_at_any_call(t):
-    print(f"note: {sweep(stages(t), promised, 40, FULL)} kills")
-
-
-@deadline(300)
-def test_recovery_of_a_group_from_pending_survives_a_kill_at_any_call(t):
-    sweep(stages(t), ended("pivot", "pivoted"), 30, FULL, first=Point(1, "journal.db-wal", behind='"job-complete"'))
-
-
-@deadline(300)
-def test_recovery_of_a_group_from_the_decision_survives_a_kill_at_any_call(t):
-    sweep(stages(t), ended("pivot", "pivoted"), 30, FULL, first=Point(1, '"job-finalize"'))
 
 
 # ---- QEMU dies: the record decides for all disks alike ----
