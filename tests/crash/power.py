@@ -47,9 +47,11 @@ class Entry:
 
 
 class LoggedDisk:
-    """.folder is the mounted file system, .position() how many entries of the log have been flushed by now."""
+    """.folder is the mounted file system, .position() how many entries of the log have been flushed by now.
 
-    def __init__(self, t):
+    pace: writes to the log in a second at most, which are what every write to the disk waits for; 0 for no limit."""
+
+    def __init__(self, t, pace=0):
         mounts_of_our_own()
         self.t, self.folder = t, t.path("disk")
         os.makedirs(self.folder)
@@ -60,7 +62,9 @@ class LoggedDisk:
                 f.truncate(size)
         self.daemon = Process(
             ["qemu-storage-daemon", "--blockdev", f"driver=file,node-name=device,filename={device}",
-             "--blockdev", f"driver=file,node-name=log,filename={self.log_path}",
+             "--object", f"throttle-group,id=pace,x-iops-write={pace}",
+             "--blockdev", f"driver=file,node-name=file,filename={self.log_path}",
+             "--blockdev", "driver=throttle,node-name=log,throttle-group=pace,file=file",
              "--blockdev", "driver=blklogwrites,node-name=both,file=device,log=log,log-sector-size=512",
              "--chardev", f"socket,id=monitor,path={socket},server=on,wait=off", "--monitor", "chardev=monitor",
              "--export", f"type=fuse,id=export,node-name=both,mountpoint={export},writable=on"],

@@ -10,12 +10,14 @@ from witness import Disk, LoggedScene
 
 # One is enough for whoever reads it, and some more show what they have in common.
 WRONG_MAX = 5
+# So slow that a command and the end of its record cannot be mistaken for one moment.
+PACE = 100
 
 
-def played(t, name, times, service):
+def played(t, name, times, service, pace=0):
     """(a scene that has played it, its disk, closed, where the plays begin in the log)."""
     options, function = SCENARIOS[name]
-    disk = LoggedDisk(t)
+    disk = LoggedDisk(t, pace)
     scene = LoggedScene(t, "web", disk, service=service, **options)
     os.sync()
     first = disk.position()
@@ -57,7 +59,7 @@ def power_cuts(t, name, images, times=1, service=None):
 
 def write_ahead(t, name, times=1, service=None):
     """Returns (commands that change QEMU's state, [those that no record on disk covered when they were sent])."""
-    scene, disk, _ = played(t, name, times, service)
+    scene, disk, _ = played(t, name, times, service, PACE)
     cutter, wrong, at, found = Images(disk, 0), [], None, None
     for position, command, arguments in scene.commands:
         if position != at:
