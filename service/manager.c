@@ -508,6 +508,8 @@ static void on_domain_looked(Domain *d, void *userdata) {
         job_advance(jobs->pdata[i]);
     if (domain_needs_saving(d) && may_be_saved(jobs))
         domain_save(d, NULL, NULL, NULL);
+    if (m->face)
+        m->face->domain_looked(d, m->face_data);
 }
 
 void manager_store_link(Domain *d) {

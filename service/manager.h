@@ -18,6 +18,7 @@ typedef struct Manager Manager;
 typedef struct {
     void (*domain_added)(Domain *d, void *userdata);
     void (*domain_changed)(Domain *d, unsigned what, void *userdata); /* DomainChange */
+    void (*domain_looked)(Domain *d, void *userdata);                 /* the view is new */
     void (*domain_removed)(Domain *d, void *userdata);                /* still in the table */
     void (*disk_added)(Disk *disk, void *userdata);
     void (*disk_changed)(Disk *disk, unsigned what, void *userdata); /* DiskChange */

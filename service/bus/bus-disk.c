@@ -94,7 +94,7 @@ static int method_copy(sd_bus_message *m, void *userdata, sd_bus_error *error) {
         return r;
     if (!copy_options_read(m, target, &o, &f) || !copy_options_check(&o, &f))
         return bus_fail(error, &f);
-    if (bus_hold(b, disk->domain, m))
+    if (bus_hold_disk(b, disk, m))
         return 1;
     r = bus_authorize_copy(b, m, disk, &o, "copy", &f);
     if (r > 0)
@@ -148,7 +148,7 @@ static int start_chain(sd_bus_message *m, DiskFound *found, ChainVerb verb, sd_b
     chain_options_init(&o);
     if (!chain_options_read(m, verb, &o, &f) || !chain_options_check(&o, verb, &f))
         return bus_fail(error, &f);
-    if (bus_hold(b, disk->domain, m))
+    if (bus_hold_disk(b, disk, m))
         return 1;
     int r = authorize_chain(b, m, disk, &o, chain_verbs[verb], &f);
     if (r > 0)
@@ -266,6 +266,8 @@ static int method_check(sd_bus_message *m, void *userdata, sd_bus_error *error) 
         return r;
     if (!option_check_word("verb", verb, verbs, &f))
         return bus_fail(error, &f);
+    if (bus_hold_disk(found->bus, found->disk, m))
+        return 1;
     if (g_str_equal(verb, "copy"))
         return check_copy(m, found, target, error);
     return check_chain(m, found, target, g_str_equal(verb, "pull") ? CHAIN_PULL : CHAIN_COMMIT,
@@ -295,8 +297,11 @@ static int append_image(sd_bus_message *reply, uint32_t index, const ChainImage 
 
 static int method_get_chain(sd_bus_message *m, void *userdata, sd_bus_error *error) {
     DiskFound *found = userdata;
-    g_autoptr(GPtrArray) chain = disk_chain(found->disk);
     g_autoptr(sd_bus_message) reply = NULL;
+
+    if (bus_hold_disk(found->bus, found->disk, m))
+        return 1;
+    g_autoptr(GPtrArray) chain = disk_chain(found->disk);
     int r = sd_bus_message_new_method_return(m, &reply);
 
     if (r >= 0)

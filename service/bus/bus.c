@@ -229,6 +229,15 @@ bool bus_hold(Bus *b, const Domain *d, sd_bus_message *m) {
     return true;
 }
 
+bool bus_hold_disk(Bus *b, Disk *disk, sd_bus_message *m) {
+    if (bus_hold(b, disk->domain, m))
+        return true;
+    if (b->held->len >= HELD_MAX || disk_chain_is_known(disk))
+        return false;
+    g_ptr_array_add(b->held, sd_bus_message_ref(m));
+    return true;
+}
+
 /* All of them: those whose domain is still being connected to are put aside again. */
 static void release_held(Bus *b) {
     g_autoptr(GPtrArray) held = b->held;
@@ -245,6 +254,13 @@ static void on_domain_changed(Domain *d, unsigned what, void *userdata) {
         release_held(userdata);
     if (bus_has(userdata, domain_path(d)))
         emit_changed(userdata, domain_path(d), INTERFACE_DOMAIN, domain_changes, what);
+}
+
+static void on_domain_looked(Domain *d, void *userdata) {
+    Bus *b = userdata;
+
+    if (b->held->len > 0)
+        release_held(b);
 }
 
 static void on_domain_removed(Domain *d, void *userdata) {
@@ -341,6 +357,7 @@ static void on_counts_changed(void *userdata) {
 static const ManagerFace face = {
     .domain_added = on_domain_added,
     .domain_changed = on_domain_changed,
+    .domain_looked = on_domain_looked,
     .domain_removed = on_domain_removed,
     .disk_added = on_disk_added,
     .disk_changed = on_disk_changed,

@@ -74,6 +74,8 @@ extern const sd_bus_vtable manager_vtable[], domain_vtable[], disk_vtable[], job
 /* Right after a restart a domain is not connected yet, for some milliseconds. true: the call is put aside and the
  * handler returns 1; it runs again when that is decided, however it ends. */
 bool bus_hold(Bus *b, const Domain *d, sd_bus_message *m);
+/* Likewise for what needs to know the images under the disk, which right after a switch only the next look tells. */
+bool bus_hold_disk(Bus *b, Disk *disk, sd_bus_message *m);
 /* Whether there is an object at path. The manager knows some more, which are not durable yet. */
 bool bus_has(const Bus *b, const char *path);
 /* Fill the snapshot of bus for one object. */

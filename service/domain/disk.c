@@ -129,6 +129,22 @@ GPtrArray *disk_chain(const Disk *disk) {
     return chain;
 }
 
+bool disk_chain_is_known(Disk *disk) {
+    Domain *d = disk->domain;
+    g_autoptr(GPtrArray) chain = disk_chain(disk);
+    bool awaited = disk->awaited != 0 && domain_look_number(d) < disk->awaited;
+
+    if (!domain_is_live(d) || !disk->root || chain->len > 0 || (disk->awaited != 0 && !awaited)) {
+        disk->awaited = 0;
+        return true;
+    }
+    if (!awaited) {
+        disk->awaited = domain_look_next(d);
+        domain_look(d, LOOK_ALL);
+    }
+    return false;
+}
+
 /* ── names ── */
 
 /* The last part of a qdev path that a person gave: "vd0" of "/machine/peripheral/vd0/virtio-backend". */

@@ -51,8 +51,9 @@ typedef struct Disk {
     bool block;   /* the source is a block device */
     uint64_t size, allocated;
     bool read_only, removable;
-    void *job;     /* the active Job on this disk, for the owner of the domain; NULL */
-    unsigned seen; /* number of the look that saw it last */
+    void *job;        /* the active Job on this disk, for the owner of the domain; NULL */
+    unsigned seen;    /* number of the look that saw it last */
+    uint64_t awaited; /* the look that is to tell what is under it; 0 = none */
 } Disk;
 
 /* Which properties changed; bits. */
@@ -189,6 +190,9 @@ typedef struct {
     bool read_only;
 } ChainImage;
 GPtrArray *disk_chain(const Disk *disk);
+/* Is there more to know about what is under the disk? Between a switch and the next complete look the device's new root may
+ * not be among the known nodes: false, and such a look has been asked for. true also when that could not read it. */
+bool disk_chain_is_known(Disk *disk);
 
 /* Our own nodes stand on /dev/fdset/N: remembers (in the domain's record) which path that is. NULL path forgets. */
 void domain_name_node(Domain *d, const char *node, const char *path, const char *format,

@@ -307,3 +307,22 @@ def test_names_that_qemu_reports_are_checked(t):
             assert e.short == "InvalidArgs", f"{name!r}: {e}"
         fake.stop()
     s.objects()
+
+
+def test_images_under_a_disk_that_was_switched_just_now_are_waited_for(t):
+    """The device's new root is known already, the graph under it is not: whoever asks for it waits for the next look."""
+    _, fake, domain, _ = scene(t)
+    disk = domain.disks()[0]
+    old, new = fake.DISK["inserted"]["node-name"], "switched"
+
+    def renamed(value):
+        return json.loads(json.dumps(value).replace(old, new))
+
+    fake.replies["x-debug-query-block-graph"] = {"nodes": [], "edges": []}
+    fake.replies["query-named-block-nodes"] = []
+    fake.replies["query-block"] = [renamed(fake.DISK)]
+    wait_until(lambda: disk.Node != old, timeout=15, what="the switched disk")
+    assert disk.chain() == [], "what cannot be read after a complete look either is not waited for any longer"
+    fake.replies["x-debug-query-block-graph"] = renamed(fake.GRAPH)
+    fake.replies["query-named-block-nodes"] = [renamed(fake.DISK["inserted"])]
+    assert [image["node"] for image in disk.chain()] == [new]
