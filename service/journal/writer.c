@@ -35,8 +35,9 @@ struct Writer {
     EntryList done;
     JournalRetention retention;
     bool prune, stop;
-    bool corked;   /* the queue is being filled: not taken yet */
-    bool notified; /* the eventfd was written since the last collection */
+    bool corked;    /* the queue is being filled: not taken yet */
+    uint64_t corks; /* counted: what is pushed under one of them belongs together */
+    bool notified;  /* the eventfd was written since the last collection */
 
     /* The thread's own. */
     JournalState base, state; /* base: what state is when nothing is wrong now */
@@ -161,13 +162,19 @@ static int write_record(Store *s, const JournalSlot *entry) {
                                     : rows_put_domain(s, entry->domain);
 }
 
+/* However small transactions have to be: what was corked together is durable together. */
+static bool belong_together(const JournalSlot *before, const JournalSlot *e) {
+    return before && e->cork != 0 && e->cork == before->cork;
+}
+
 /* The records at the head of the batch, up to the first work, in one transaction with one fsync. */
 static int commit_records(Writer *w, const EntryList *batch, size_t *ret_n) {
     size_t n = 0;
     int r = store_begin(w->store);
 
-    for (const JournalSlot *e = batch->head; e && is_record(e) && n < w->group && r >= 0;
-         e = e->next) {
+    for (const JournalSlot *e = batch->head, *before = NULL;
+         e && is_record(e) && (n < w->group || belong_together(before, e)) && r >= 0;
+         before = e, e = e->next) {
         r = write_record(w->store, e);
         n++;
     }
@@ -295,10 +302,10 @@ static void process_batch(Writer *w, EntryList *batch) {
         }
         int r = commit_records(w, batch, &n);
         if (r >= 0) {
-            publish_first(w, batch, n, 0);
             if (w->state == JOURNAL_FULL)
                 log_notice("The journal in \"%s\" can be written again.", w->store->folder.path);
-            set_state(w, w->base);
+            set_state(w, w->base); /* before the continuations, which may go by it */
+            publish_first(w, batch, n, 0);
             w->group = MIN(w->group * 2, SIZE_MAX / 4);
         } else if (r != -ENOSPC)
             give_up(w, r);
@@ -457,6 +464,7 @@ void writer_push(Writer *w, JournalSlot *entry) {
     bool reads = entry->type == ENTRY_HISTORY || entry->type == ENTRY_EXPORT;
 
     pthread_mutex_lock(&w->lock);
+    entry->cork = w->corked ? w->corks : 0;
     entry_list_append(reads ? &w->reads : &w->queue, entry);
     pthread_cond_signal(&w->wake);
     pthread_mutex_unlock(&w->lock);
@@ -481,7 +489,9 @@ bool writer_withdraw(Writer *w, JournalSlot *entry) {
 void writer_cork(Writer *w, bool corked) {
     pthread_mutex_lock(&w->lock);
     w->corked = corked;
-    if (!corked)
+    if (corked)
+        w->corks++;
+    else
         pthread_cond_signal(&w->wake);
     pthread_mutex_unlock(&w->lock);
 }

@@ -26,6 +26,7 @@ struct JournalSlot {
     JournalSlot *next; /* in the list that it is in */
     EntryType type;
     int error;                     /* what came of it */
+    uint64_t cork;                 /* those with the same number are one transaction; 0 = alone */
     uint64_t time;                 /* of a transition, CLOCK_REALTIME µs */
     JournalJob *job;               /* owned */
     JournalDomain *domain;         /* owned */
@@ -69,7 +70,7 @@ int writer_fd(const Writer *w);
 void writer_push(Writer *w, JournalSlot *entry);
 /* Takes an entry back that the thread has not begun with, also one that waits for space. True: it is the caller's again. */
 bool writer_withdraw(Writer *w, JournalSlot *entry);
-/* While corked nothing that is pushed is taken: what is pushed until then is one transaction. */
+/* While corked nothing that is pushed is taken: what is pushed until then is one transaction, also when the disk is full. */
 void writer_cork(Writer *w, bool corked);
 void writer_prune(Writer *w, const JournalRetention *retention);
 /* Takes what is done. */

@@ -469,6 +469,26 @@ static void a_full_disk_is_waited_for(void) {
     g_assert_cmpuint(rig->jobs->len, ==, 3 + 1 + 10);
 }
 
+/* A full disk makes transactions small, but never splits what has to be durable together. */
+static void what_is_corked_is_one_commit_on_a_full_disk_too(void) {
+    g_autoptr(Rig) rig = rig_new(NULL);
+
+    journal_faults.full = true;
+    rig_put_new(rig, "web");
+    while (journal_state(rig->journal) != JOURNAL_FULL)
+        rig_run_once(rig);
+    journal_cork(rig->journal);
+    for (int i = 0; i < 7; i++)
+        rig_put_new(rig, "db");
+    journal_uncork(rig->journal);
+    int commits = journal_faults.commits;
+    journal_faults.full = false;
+    rig_flush(rig);
+    g_assert_cmpint(journal_faults.commits - commits, ==, 2);
+    rig_reopen(rig);
+    g_assert_cmpuint(rig->jobs->len, ==, 8);
+}
+
 /* What waits for space, or behind other work, can be taken back; then it is in no file and no continuation comes. */
 static void a_record_that_waits_can_be_withdrawn(void) {
     g_autoptr(Rig) rig = rig_new(NULL);
@@ -700,6 +720,7 @@ int main(int argc, char **argv) {
     ADD(what_passes_is_waited_for);
     ADD(a_creation_that_finds_no_room_is_begun_again);
     ADD(a_full_disk_is_waited_for);
+    ADD(what_is_corked_is_one_commit_on_a_full_disk_too);
     ADD(a_record_that_waits_can_be_withdrawn);
     ADD(a_record_that_is_written_cannot_be_withdrawn);
     ADD(the_reserve_helps_on_a_full_disk);
