@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Reading a qcow2 header without trusting one byte of it. Numbers in the header are big-endian;
- * offsets and limits are those of QEMU's docs/interop/qcow2.txt and block/qcow2.c. */
+/* Reading a qcow2 header without trusting one byte of it, and writing that of a new image. Numbers in the header are
+ * big-endian; offsets and limits are those of QEMU's docs/interop/qcow2.txt and block/qcow2.c. */
 
 #include "image/qcow2.h"
 
@@ -33,6 +33,18 @@ enum {
 #define EXTENSION_BACKING_FORMAT UINT32_C(0xe2792aca)
 #define EXTENSION_DATA_FILE UINT32_C(0x44415441)
 #define EXTENSION_CRYPTO UINT32_C(0x0537be77)
+#define EXTENSION_FEATURES UINT32_C(0x6803f857)
+
+/* A new image: header, table of reference counts, their one block, L1 table; a cluster each, the last more. */
+enum { AT_HEADER, AT_REFCOUNT_TABLE, AT_REFCOUNT_BLOCK, AT_L1 };
+#define NEW_HEADER 112u /* with the type of compression and its padding */
+#define NEW_CLUSTER_SIZE (64u * 1024)
+#define REFCOUNT_ORDER 4u /* 16 bits each */
+/* QEMU leaves the names of the features out where clusters are not larger. */
+#define FEATURES_FROM 4096u
+#define FEATURE_NAME 46
+#define L1_MAX (32 * MIB) /* bytes; QCOW_MAX_L1_SIZE */
+#define SECTOR 512u
 
 static uint32_t be32(const uint8_t *p) {
     uint32_t v;
@@ -197,4 +209,151 @@ bool qcow2_read(int fd, Qcow2Header *ret, Failure *f) {
                            "The header of the image cannot be read: %s; check its storage.",
                            g_strerror(errno));
     return qcow2_parse(buffer, (size_t) n, ret, f);
+}
+
+/* ── a new image ── */
+
+static const struct {
+    uint8_t type, bit; /* type: 0 incompatible, 1 compatible, 2 autoclear */
+    const char *name;
+} features[] = {
+    {0, INCOMPATIBLE_DIRTY, "dirty bit"},
+    {0, INCOMPATIBLE_CORRUPT, "corrupt bit"},
+    {0, INCOMPATIBLE_DATA_FILE, "external data file"},
+    {0, INCOMPATIBLE_COMPRESSION, "compression type"},
+    {0, INCOMPATIBLE_EXTENDED_L2, "extended L2 entries"},
+    {1, 0, "lazy refcounts"},
+    {2, 0, "bitmaps"},
+    {2, 1, "raw external data"},
+};
+
+static void append32(GByteArray *a, uint32_t v) {
+    uint32_t be = GUINT32_TO_BE(v);
+
+    g_byte_array_append(a, (const uint8_t *) &be, sizeof(be));
+}
+
+static void append64(GByteArray *a, uint64_t v) {
+    uint64_t be = GUINT64_TO_BE(v);
+
+    g_byte_array_append(a, (const uint8_t *) &be, sizeof(be));
+}
+
+static void append_zeros(GByteArray *a, size_t count) {
+    guint at = a->len;
+
+    g_byte_array_set_size(a, (guint) (at + count));
+    memset(a->data + at, 0, count);
+}
+
+static uint32_t new_cluster_size(const Qcow2New *n) {
+    return n->cluster_size ? n->cluster_size : NEW_CLUSTER_SIZE;
+}
+
+/* Each entry of the L1 table leads to a cluster of 8-byte entries of a cluster each. */
+static uint64_t l1_entries(const Qcow2New *n) {
+    uint64_t cluster = new_cluster_size(n), covered = cluster / 8 * cluster;
+
+    return n->virtual_size / covered + (n->virtual_size % covered != 0);
+}
+
+static uint64_t clusters_used(const Qcow2New *n) {
+    uint64_t cluster = new_cluster_size(n), bytes = l1_entries(n) * 8;
+
+    return AT_L1 + MAX(1, (bytes + cluster - 1) / cluster);
+}
+
+static void append_extensions(GByteArray *a, const Qcow2New *n) {
+    if (n->backing_file) {
+        size_t length = strlen(n->backing_format);
+        append32(a, EXTENSION_BACKING_FORMAT);
+        append32(a, (uint32_t) length);
+        g_byte_array_append(a, (const uint8_t *) n->backing_format, (guint) length);
+        append_zeros(a, -length & 7);
+    }
+    if (new_cluster_size(n) > FEATURES_FROM) {
+        append32(a, EXTENSION_FEATURES);
+        append32(a, G_N_ELEMENTS(features) * (2 + FEATURE_NAME));
+        for (size_t i = 0; i < G_N_ELEMENTS(features); i++) {
+            uint8_t entry[2 + FEATURE_NAME] = {features[i].type, features[i].bit};
+            memcpy(entry + 2, features[i].name, strlen(features[i].name));
+            g_byte_array_append(a, entry, sizeof(entry));
+        }
+    }
+    append32(a, EXTENSION_END);
+    append32(a, 0);
+}
+
+static GByteArray *header_new(const Qcow2New *n) {
+    GByteArray *a = g_byte_array_new();
+    uint64_t cluster = new_cluster_size(n);
+    size_t backing = n->backing_file ? strlen(n->backing_file) : 0;
+
+    append32(a, MAGIC);
+    append32(a, 3);
+    append64(a, 0); /* where the backing file's name is; below */
+    append32(a, (uint32_t) backing);
+    append32(a, (uint32_t) g_bit_nth_lsf(cluster, -1));
+    append64(a, n->virtual_size);
+    append32(a, 0); /* not encrypted */
+    append32(a, (uint32_t) l1_entries(n));
+    append64(a, AT_L1 * cluster);
+    append64(a, AT_REFCOUNT_TABLE * cluster);
+    append32(a, 1);                 /* cluster of the table of reference counts */
+    append_zeros(a, 4 + 8 + 3 * 8); /* no snapshots, no features in use */
+    append32(a, REFCOUNT_ORDER);
+    append32(a, NEW_HEADER);
+    append_zeros(a, NEW_HEADER - a->len);
+    append_extensions(a, n);
+    if (backing) {
+        uint64_t at = GUINT64_TO_BE((uint64_t) a->len);
+        memcpy(a->data + 8, &at, sizeof(at));
+        g_byte_array_append(a, (const uint8_t *) n->backing_file, (guint) backing);
+    }
+    return a;
+}
+
+bool qcow2_can_create(const Qcow2New *n) {
+    uint32_t cluster = new_cluster_size(n);
+
+    if (n->virtual_size == 0 || n->virtual_size > INT64_MAX || n->virtual_size % SECTOR != 0 ||
+        l1_entries(n) > L1_MAX / 8 || clusters_used(n) > cluster / (1u << REFCOUNT_ORDER) * 8)
+        return false;
+    if (n->backing_file && (!n->backing_format || strlen(n->backing_file) > BACKING_MAX ||
+                            strlen(n->backing_format) > BACKING_FORMAT_MAX))
+        return false;
+    g_autoptr(GByteArray) header = header_new(n);
+    return header->len <= cluster;
+}
+
+static int write_at(int fd, const void *data, size_t size, uint64_t offset) {
+    while (size > 0) {
+        ssize_t written = pwrite(fd, data, size, (off_t) offset);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written <= 0)
+            return written < 0 ? -errno : -EIO;
+        data = (const uint8_t *) data + written;
+        offset += (uint64_t) written;
+        size -= (size_t) written;
+    }
+    return 0;
+}
+
+int qcow2_create(int fd, const Qcow2New *n) {
+    uint64_t cluster = new_cluster_size(n), used = clusters_used(n);
+    g_autoptr(GByteArray) header = header_new(n), table = g_byte_array_new(),
+                          counts = g_byte_array_new();
+    int r;
+
+    append64(table, AT_REFCOUNT_BLOCK * cluster);
+    for (uint64_t i = 0; i < used; i++)
+        g_byte_array_append(counts, (const uint8_t[]){0, 1}, 2);
+    if (ftruncate(fd, 0) < 0 || ftruncate(fd, (off_t) (used * cluster)) < 0)
+        return -errno;
+    r = write_at(fd, table->data, table->len, AT_REFCOUNT_TABLE * cluster);
+    if (r >= 0)
+        r = write_at(fd, counts->data, counts->len, AT_REFCOUNT_BLOCK * cluster);
+    /* Last, so that what has a header is whole. */
+    return r < 0 ? r : write_at(fd, header->data, header->len, AT_HEADER);
 }

@@ -61,8 +61,6 @@ void job_back_out(Job *j, FailureKind kind, const char *message) {
 /* ── records ── */
 
 static void told_running(Job *j) {
-    if (j->kind->started)
-        j->kind->started(j);
     if (j->domain) /* the mirror's filter stands between device and image now; no step waits to see it */
         domain_look_later(j->domain, LOOK_DISKS);
 }

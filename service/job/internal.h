@@ -29,8 +29,6 @@ struct JobKind {
     void (*lost)(Job *j);
     /* Finishing work by result: nodes, then files_clean(); idempotent. */
     void (*clean)(Job *j);
-    /* The mirror is recorded as running. May be NULL. */
-    void (*started)(Job *j);
     /* An active job came back from the journal; before the first look. May be NULL. */
     void (*restored)(Job *j);
     /* Still possible to decide? E.g. the target is still there. Of a group: for all members. */
@@ -60,7 +58,9 @@ typedef struct {
     uint32_t granularity, cluster_size;
     char *definition; /* domain XML to be kept in step; NULL if none */
     bool source_block, delete_source, delete_target;
-    Target *target; /* open while needed; not recorded */
+    /* this run's */
+    Target *target; /* open while needed */
+    bool unsynced;  /* the new image could not be made to last */
 } Copy;
 
 /* What a job inside the disk's own chain needs beside that: top, what lies between, base. In Copy it has source_node (a
@@ -150,7 +150,7 @@ struct Job {
     QmpBatch *batch;
     QmpSlot *slot;
     JournalSlot *file_work; /* with work: what the journal's thread does for this job */
-    JournalSlot *folder_sync;
+    JournalSlot *target_sync;
     void *work;
     SetupStage stage;
     bool fresh_setup; /* nothing of this job can be in QEMU yet */
@@ -296,3 +296,13 @@ void chain_start(Job *j, const char *command, json_t *arguments);
 void chain_images_after(const Job *j, GPtrArray *images);
 void chain_doomed(Job *j, GPtrArray *images);
 void chain_clean(Job *j);
+
+/* copy-target.c */
+/* Opens the target again if it is not open. */
+bool copy_target_open(Job *j, Failure *f);
+/* Is the image made by QEMU's blockdev-create? */
+bool copy_target_by_qemu(const Job *j);
+/* Else: writes the header of a new image; whatever was in the file is gone. Negative errno. */
+int copy_target_write(const Job *j);
+/* Syncs a new target's folder, and what was written to the file if content, in the journal's thread. */
+void copy_target_sync(Job *j, bool content);

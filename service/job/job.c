@@ -229,7 +229,7 @@ Job *job_free(Job *j) {
     qmp_batch_free(j->batch);
     qmp_slot_cancel(j->slot);
     journal_slot_cancel(j->file_work);
-    journal_slot_cancel(j->folder_sync);
+    journal_slot_cancel(j->target_sync);
     sd_event_source_disable_unref(j->timer);
     copy_clear(&j->copy);
     chain_clear(&j->chain);

@@ -13,6 +13,12 @@
 
 #define DIRECT_ALIGNMENT 4096
 
+static void target_failed(Job *j, const char *verb, int error) {
+    g_autofree char *message =
+        g_strdup_printf("The target \"%s\" cannot be %s: %s.", j->target, verb, g_strerror(-error));
+    setup_failed(j, error == -ENOSPC ? FAILURE_NO_SPACE : FAILURE_BAD_TARGET, message);
+}
+
 /* As setup_answered(). Our own default, and the host has no AIO contexts left (fs.aio-max-nr): threads will do. */
 static bool copy_answered(Job *j, const QmpBatchResult *result) {
     if (result->error != -EREMOTEIO || j->copy.aio || !strstr(result->text, "native AIO"))
@@ -27,14 +33,18 @@ static bool copy_answered(Job *j, const QmpBatchResult *result) {
     return false;
 }
 
-/* Everything of this job that may be in QEMU goes; none of it may be in use. */
+/* Everything of this job that may be in QEMU goes; none of it may be in use. The protocol node goes with its image, but
+ * while QEMU makes the image it is alone. */
 static void add_removals(Job *j, QmpBatch *b) {
     g_autofree char *image = job_node_name(j, 't'), *file = job_node_name(j, 'f'),
                     *create = job_node_name(j, 'c');
+    bool by_qemu = copy_target_by_qemu(j);
 
-    qmp_batch_add(b, true, "job-dismiss", json_pack("{s:s}", "id", create), -1);
+    if (by_qemu)
+        qmp_batch_add(b, true, "job-dismiss", json_pack("{s:s}", "id", create), -1);
     qmp_batch_add(b, true, "blockdev-del", node_arg(image), -1);
-    qmp_batch_add(b, true, "blockdev-del", node_arg(file), -1);
+    if (by_qemu)
+        qmp_batch_add(b, true, "blockdev-del", node_arg(file), -1);
     add_fdset_removal(j, b, j->id);
 }
 
@@ -44,17 +54,11 @@ void copy_drop_image(Domain *d, const char *node) {
 
     if (!tag || !g_str_has_prefix(tag, prefix))
         return;
-    g_autofree char *file = g_strconcat(tag, "-f", NULL);
     uint64_t id = g_ascii_strtoull(tag + strlen(prefix), NULL, 10);
     domain_send(d, NULL, "blockdev-del", node_arg(node), -1, NULL, NULL);
-    domain_send(d, NULL, "blockdev-del", node_arg(file), -1, NULL, NULL);
     domain_send(d, NULL, "remove-fd", json_pack("{s:I}", "fdset-id", fdset_of(id)), -1, NULL, NULL);
     domain_remove_fdset(d, fdset_of(id));
     domain_name_node(d, node, NULL, NULL, false);
-}
-
-static bool writes_header(const Job *j) {
-    return g_str_equal(j->copy.target_format, "qcow2") && j->copy.target_kind == TARGET_NEW;
 }
 
 /* QEMU 7.2 and 10.0 write the zeros of a full preallocation from an unaligned buffer, which O_DIRECT refuses. */
@@ -77,16 +81,17 @@ static json_t *cache_options(const Job *j) {
     return json_pack("{s:b}", "direct", uses_direct(j));
 }
 
+/* The protocol node. Inside an image it has the image's cache mode, and passes on what the image discards. */
 static json_t *file_node(const Job *j) {
     g_autofree char *file = job_node_name(j, 'f');
     g_autofree char *path = g_strdup_printf("/dev/fdset/%" JSON_INTEGER_FORMAT, fdset_of(j->id));
     const char *aio = j->copy.aio ? j->copy.aio : uses_direct(j) ? "native" : "threads";
 
     json_t *o =
-        json_pack("{s:s, s:s, s:s, s:o}", "driver", j->copy.target_block ? "host_device" : "file",
-                  "node-name", file, "filename", path, "cache", cache_options(j));
+        json_pack("{s:s, s:s, s:s}", "driver", j->copy.target_block ? "host_device" : "file",
+                  "node-name", file, "filename", path);
     set_unless(o, "aio", aio, "threads");
-    set_unless(o, "discard", j->copy.discard, "ignore");
+    set_unless(o, "discard", j->copy.discard, "unmap");
     return o;
 }
 
@@ -107,9 +112,9 @@ static json_t *create_options(const Job *j) {
 }
 
 static json_t *image_node(const Job *j) {
-    g_autofree char *file = job_node_name(j, 'f'), *image = job_node_name(j, 't');
-    json_t *o = json_pack("{s:s, s:s, s:s, s:o}", "driver", j->copy.target_format, "node-name",
-                          image, "file", file, "cache", cache_options(j));
+    g_autofree char *image = job_node_name(j, 't');
+    json_t *o = json_pack("{s:s, s:s, s:o, s:o}", "driver", j->copy.target_format, "node-name",
+                          image, "file", file_node(j), "cache", cache_options(j));
 
     set_unless(o, "discard", j->copy.discard, "ignore");
     set_unless(o, "detect-zeroes", j->copy.detect_zeroes, "off");
@@ -166,50 +171,43 @@ static void copy_name_target(Job *j) {
     domain_name_node(j->domain, image, j->target, j->copy.target_format, j->copy.target_block);
 }
 
-static int run_sync_folder(void *path) {
-    return image_sync_folder(path);
-}
-
-static void on_folder_synced(int error, void *userdata) {
-    Job *j = userdata;
-
-    j->folder_sync = NULL;
-    if (error < 0 && error != -ESHUTDOWN)
-        job_warn(j, "The folder of \"%s\" cannot be synced, a power cut may lose the name: %s.",
-                 j->target, g_strerror(-error));
-}
-
-/* The journal's thread works in order: the name of a new target lasts before any decision can be recorded. */
-static void copy_sync_folder(Job *j) {
-    if (j->copy.target_kind == TARGET_NEW && !j->folder_sync)
-        journal_run(j->journal, run_sync_folder, g_strdup(j->target), g_free, on_folder_synced, j,
-                    &j->folder_sync);
-}
-
 static void copy_restored(Job *j) {
     copy_name_target(j);
-    copy_sync_folder(j);
+    /* Begun, and not known how far: the mirror may be at work already. */
+    copy_target_sync(j, j->state == JOB_PREPARING);
 }
 
-static void setup_start(Job *j, bool created) {
+static void add_start(Job *j) {
     Disk *disk = domain_disk_by_device(j->domain, j->device);
-    g_autofree char *create = job_node_name(j, 'c');
-    QmpClient *qmp = domain_qmp(j->domain);
 
-    if (!setup_batch(j))
-        return;
-    j->stage = SETUP_STARTING;
-    if (created)
-        qmp_batch_add(j->batch, false, "job-dismiss", json_pack("{s:s}", "id", create), -1);
     qmp_batch_add(j->batch, false, "blockdev-add", image_node(j), -1);
     qmp_batch_add(j->batch, false, "blockdev-mirror",
                   mirror_options(j, disk && disk->root ? disk->root : j->copy.source_node), -1);
     copy_name_target(j);
+}
+
+/* Sends the batch that ends in blockdev-mirror, and a look right behind it. */
+static void start_send(Job *j) {
+    QmpClient *qmp = domain_qmp(j->domain);
+
+    j->stage = SETUP_STARTING;
     qmp_cork(qmp);
     setup_send(j, on_started);
     if (j->stage == SETUP_STARTING)
         job_look_again(j, LOOK_LIST);
     qmp_uncork(qmp);
+}
+
+static void setup_start(Job *j, bool created) {
+    g_autofree char *create = job_node_name(j, 'c'), *file = job_node_name(j, 'f');
+
+    if (!setup_batch(j))
+        return;
+    if (created)
+        qmp_batch_add(j->batch, false, "job-dismiss", json_pack("{s:s}", "id", create), -1);
+    qmp_batch_add(j->batch, false, "blockdev-del", node_arg(file), -1);
+    add_start(j);
+    start_send(j);
 }
 
 static void on_created(const QmpBatchResult *result, void *userdata) {
@@ -265,77 +263,63 @@ static void copy_setup_look(Job *j) {
     }
 }
 
-static void on_file_added(const QmpBatchResult *result, void *userdata) {
-    Job *j = userdata;
+static void add_create(Job *j) {
+    g_autofree char *create = job_node_name(j, 'c');
+    json_t *file = file_node(j);
 
-    if (copy_answered(j, result))
-        setup_start(j, false);
+    json_object_set_new(file, "cache", cache_options(j));
+    set_unless(file, "discard", j->copy.discard, "ignore");
+    domain_will_create(j->domain);
+    qmp_batch_add(j->batch, false, "blockdev-add", file, -1);
+    qmp_batch_add(j->batch, false, "blockdev-create",
+                  json_pack("{s:s, s:o}", "job-id", create, "options", create_options(j)), -1);
 }
 
-static void setup_create(Job *j) {
-    g_autofree char *create = job_node_name(j, 'c');
+/* QEMU reopens with the access mode that it wants from the set, so one descriptor of each. */
+static bool add_descriptors(Job *j) {
     /* From 9.1 on QEMU takes a descriptor of a set only if O_DIRECT is as the node wants it; before, it sets it itself. */
     int direct = uses_direct(j) ? O_DIRECT : 0;
-    int writable = target_dup(j->copy.target, O_RDWR | direct),
-        readable = target_dup(j->copy.target, O_RDONLY | direct);
+    int writable = target_dup(j->copy.target, O_RDWR | direct);
+    int readable = target_dup(j->copy.target, O_RDONLY | direct);
 
     /* Nothing but a change to read-only needs the second one: a caller's descriptor may be all that there is. */
     if (writable < 0 || (readable < 0 && readable != -EACCES)) {
         fd_close(writable);
         fd_close(readable);
-        g_autofree char *message =
-            g_strdup_printf("The target \"%s\" cannot be opened: %s.", j->target,
-                            g_strerror(writable < 0 ? -writable : -readable));
-        setup_failed(j, FAILURE_BAD_TARGET, message);
-        return;
+        target_failed(j, "opened", writable < 0 ? writable : readable);
+        return false;
     }
     if (!setup_batch(j)) {
         fd_close(writable);
         fd_close(readable);
-        return;
+        return false;
     }
-    j->stage = SETUP_CREATING;
-    /* QEMU reopens with the access mode that it wants from the set, so one descriptor of each. */
     qmp_batch_add(j->batch, false, "add-fd",
                   json_pack("{s:I, s:s}", "fdset-id", fdset_of(j->id), "opaque", j->tag), writable);
     if (readable >= 0)
         qmp_batch_add(j->batch, false, "add-fd", json_pack("{s:I}", "fdset-id", fdset_of(j->id)),
                       readable);
-    qmp_batch_add(j->batch, false, "blockdev-add", file_node(j), -1);
-    if (writes_header(j)) {
-        domain_will_create(j->domain);
-        qmp_batch_add(j->batch, false, "blockdev-create",
-                      json_pack("{s:s, s:o}", "job-id", create, "options", create_options(j)), -1);
-    }
-    setup_send(j, writes_header(j) ? on_created : on_file_added);
+    return true;
 }
 
-static bool open_target(Job *j, Failure *f) {
-    const ImageId *id = j->copy.target_known ? &j->copy.target_id : NULL;
+static void setup_create(Job *j) {
+    int r = copy_target_write(j);
 
-    if (j->copy.target)
-        return true;
-    if (j->copy.target_kind == TARGET_FD)
-        return failure_set(f, FAILURE_BAD_TARGET,
-                           "The target was given as a descriptor, which did not survive the "
-                           "restart of the service; "
-                           "start the copy again.");
-    if (!target_reopen(j->copy.target_kind, j->target, id, &j->copy.target, f)) {
-        if (j->copy.target_kind != TARGET_NEW || f->kind != FAILURE_TARGET_MISSING)
-            return false;
-        /* Announced in the journal, but it never got its name: it can only be made anew. */
-        uid_t owner = (uid_t) -1;
-        gid_t group = (gid_t) -1;
-        mode_t mode = 0600;
-        failure_clear(f);
-        image_stat(j->copy.source_path, NULL, &owner, &group, &mode);
-        if (!target_open(j->target, false, owner, group, S_ISBLK(mode) ? 0600 : mode & 0777,
-                         &j->copy.target, f))
-            return false;
-        j->copy.target_known = j->copy.target->fd >= 0;
-        j->copy.target_id = j->copy.target->id;
+    if (r < 0) {
+        target_failed(j, "written", r);
+        return;
     }
-    return true;
+    if (!add_descriptors(j))
+        return;
+    copy_target_sync(j, true);
+    if (copy_target_by_qemu(j)) {
+        add_create(j);
+        j->stage = SETUP_CREATING;
+        setup_send(j, on_created);
+    } else {
+        add_start(j);
+        start_send(j);
+    }
 }
 
 /* In the journal's thread: taking the blocks of a raw image may take a while. */
@@ -417,7 +401,7 @@ static void setup_target(Job *j) {
     ImageId before = j->copy.target_id;
     bool known = j->copy.target_known;
 
-    if (!open_target(j, &f)) {
+    if (!copy_target_open(j, &f)) {
         setup_failed(j, f.kind, f.message);
         return;
     }
@@ -456,6 +440,11 @@ static void copy_setup(Job *j) {
 /* ── ends ── */
 
 static bool copy_may_decide(const Job *j, Failure *f) {
+    if (j->copy.unsynced)
+        return failure_set(f, FAILURE_BAD_TARGET,
+                           "The target \"%s\" could not be synced to its storage; the guest stays "
+                           "on its source. Cancel this job and copy to a sound storage.",
+                           j->target);
     if (j->copy.target_kind == TARGET_FD || j->copy.target_kind == TARGET_BLOCK)
         return true;
     if (image_is_intact(j->target, &j->copy.target_id, f))
@@ -559,6 +548,5 @@ const JobKind kind_copy = {
     .lost = copy_lost,
     .clean = copy_clean,
     .may_decide = copy_may_decide,
-    .started = copy_sync_folder,
     .restored = copy_restored,
 };

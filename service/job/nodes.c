@@ -80,15 +80,13 @@ void add_fdset_removal(Job *j, QmpBatch *b, uint64_t id) {
     domain_remove_fdset(j->domain, fdset_of(id));
 }
 
-/* Those of an earlier job of ours bring their set of descriptors along. */
+/* The protocol node of an earlier job of ours has gone with its image, and its set of descriptors goes behind it. */
 void add_old_nodes(Job *j, QmpBatch *b) {
-    for (char **node = j->copy.old_nodes; node && *node; node++) {
-        qmp_batch_add(b, true, "blockdev-del", node_arg(*node), -1);
-        if (g_str_has_prefix(*node, "bj-") && g_str_has_suffix(*node, "-f")) {
-            uint64_t id = g_ascii_strtoull(*node + strlen("bj-01234567-"), NULL, 10);
-            add_fdset_removal(j, b, id);
-        }
-    }
+    for (char **node = j->copy.old_nodes; node && *node; node++)
+        if (g_str_has_prefix(*node, "bj-") && g_str_has_suffix(*node, "-f"))
+            add_fdset_removal(j, b, g_ascii_strtoull(*node + strlen("bj-01234567-"), NULL, 10));
+        else
+            qmp_batch_add(b, true, "blockdev-del", node_arg(*node), -1);
 }
 
 void forget_old_nodes(Job *j) {

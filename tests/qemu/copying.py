@@ -41,10 +41,11 @@ def pivoted(job):
     return job.wait_result("pivoted")
 
 
-# What QEMU takes when it is not told.
+# What QEMU takes when it is not told; INSIDE: in a protocol node that is said inside its image.
 DEFAULTS = {"blockdev-add": {"discard": "ignore", "detect-zeroes": "off", "aio": "threads"},
             "blockdev-mirror": {"copy-mode": "background", "speed": 0, "on-source-error": "report",
                                 "on-target-error": "report"}}
+INSIDE = {"discard": "unmap", "aio": "threads"}
 
 
 def told(qemu, command):
@@ -55,7 +56,10 @@ def told(qemu, command):
         if m:
             message = json.loads(m[1])
             if message.get("execute") == command:
-                found.append({**DEFAULTS.get(command, {}), **message.get("arguments", {})})
+                arguments = message.get("arguments", {})
+                if isinstance(arguments.get("file"), dict):
+                    arguments["file"] = {**INSIDE, **arguments["file"]}
+                found.append({**DEFAULTS.get(command, {}), **arguments})
     return found
 
 

@@ -36,8 +36,7 @@ SENT = "sent"
 # (words, point, status of the job in QEMU when the service has died, does the guest run then, restarts survived)
 BEFORE_THE_PIVOT = [
     ("nothing is in QEMU", Point(1, '"add-fd"'), None, True, 1),
-    ("the descriptors are there", Point(2, '"blockdev-add"'), None, True, 1),
-    ("the mirror was not sent", Point(1, '"blockdev-mirror"'), None, True, 1),
+    ("one descriptor is there, the rest was not sent", Point(1, '"blockdev-mirror"'), None, True, 1),
     ("the mirror is sent", Point(1, '"blockdev-mirror"', after=True), SENT, True, 1),
 ]
 UNDECIDED = [
@@ -52,7 +51,7 @@ DECIDED = [
     ("the definition is new", Point(1, "renameat", after=True), "concluded", True, 1),
     ("the end is not recorded", Point(1, "journal.db-wal", behind="renameat"), "concluded", True, 1),
     ("the end is not told", Point(1, "JobFinished"), "concluded", True, 0),
-    ("not dismissed", Point(2, '"job-dismiss"'), "concluded", True, 0),
+    ("not dismissed", Point(1, '"job-dismiss"'), "concluded", True, 0),
 ]
 
 
@@ -124,7 +123,7 @@ FINISH = [
     ("pending", Point(1, "journal.db-wal", behind='"block-job-cancel"'), "pending", False),
     ("decided", Point(1, '"job-finalize"'), "pending", False),
     ("finalize, cont and what follows are sent", Point(1, '"job-finalize"', after=True), SENT, None),
-    ("not dismissed", Point(3, '"job-dismiss"'), "concluded", True),
+    ("not dismissed", Point(1, '"job-dismiss"'), "concluded", True),
 ]
 
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* qcow2 headers as qemu-img writes them, cut off at every length, with every bit flipped, and made
- * up. */
+ * up; and new images of our own, which are those of qemu-img. */
 
 #include <fcntl.h>
 #include <glib.h>
@@ -301,6 +301,114 @@ static void descriptors_of_any_kind_are_read(void) {
     g_assert_nonnull(strstr(f.message, "cannot be read"));
 }
 
+/* ── new images ── */
+
+static void command_succeeds(const char *command) {
+    g_autoptr(GError) error = NULL;
+    g_autofree char *output = NULL, *messages = NULL;
+    int status = 0;
+
+    g_spawn_command_line_sync(command, &output, &messages, &status, &error);
+    g_assert_no_error(error);
+    if (status != 0)
+        g_test_message("%s: %s%s", command, output, messages);
+    g_assert_cmpint(status, ==, 0);
+}
+
+/* What qemu-img makes of the same: its bytes, and behind them only zeros up to whole clusters. */
+static void same_as_qemu_img(const Fixture *x, const Qcow2New *n) {
+    g_autofree char *ours = g_build_filename(x->dir, "ours.qcow2", NULL);
+    g_autofree char *theirs = g_build_filename(x->dir, "theirs.qcow2", NULL);
+    uint32_t cluster = n->cluster_size ? n->cluster_size : 65536;
+    g_autofree char *backing =
+        n->backing_file ? g_strdup_printf("-u -b %s -F %s", n->backing_file, n->backing_format)
+                        : g_strdup("");
+    g_autofree char *create =
+        g_strdup_printf("qemu-img create -q -f qcow2 -o cluster_size=%u %s %s %" G_GUINT64_FORMAT,
+                        cluster, backing, theirs, n->virtual_size);
+    g_autofree char *check = g_strdup_printf("qemu-img check -q -f qcow2 %s", ours);
+    g_autofree char *a = NULL, *b = NULL;
+    gsize a_size, b_size;
+
+    g_assert_true(qcow2_can_create(n));
+    g_assert_true(g_file_set_contents(ours, "what was there before", -1, NULL));
+    autofd int fd = open(ours, O_RDWR | O_CLOEXEC);
+    g_assert_cmpint(qcow2_create(fd, n), ==, 0);
+    command_succeeds(create);
+    g_assert_true(g_file_get_contents(ours, &a, &a_size, NULL));
+    g_assert_true(g_file_get_contents(theirs, &b, &b_size, NULL));
+    g_assert_cmpuint(a_size, >=, b_size);
+    g_assert_cmpuint(a_size, ==, (b_size + cluster - 1) / cluster * cluster);
+    g_assert_cmpmem(a, b_size, b, b_size);
+    for (gsize i = b_size; i < a_size; i++)
+        g_assert_cmpint(a[i], ==, 0);
+    if (!n->backing_file)
+        command_succeeds(check);
+}
+
+static void new_images_are_those_of_qemu_img(void) {
+    static const struct {
+        uint32_t cluster_size;
+        uint64_t size;
+    } cases[] = {
+        {0, 512},
+        {0, MIB},
+        {0, 3 * MIB + 512},
+        {0, 512 * MIB},
+        {0, 513 * MIB},
+        {0, 20 * 1024 * GIB},
+        {512, 512},
+        {512, 500 * MIB},
+        {1024, 3 * GIB},
+        {4096, 8 * MIB},
+        {8192, 64 * MIB + 1536},
+        {16384, GIB},
+        {1u << 20, 1024 * GIB},
+        {2u << 20, 64 * MIB},
+    };
+    g_auto(Fixture) x = fixture_new();
+    g_autofree char *longest = g_strnfill(1023, 'b');
+
+    longest[0] = '/';
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        Qcow2New n = {.virtual_size = cases[i].size, .cluster_size = cases[i].cluster_size};
+        same_as_qemu_img(&x, &n);
+    }
+    for (size_t i = 0; i < 3; i++) {
+        const char *const names[] = {"/b", "/some/base.img", longest};
+        Qcow2New n = {MIB, i == 0 ? 512 : 0, names[i], i == 1 ? "raw" : "qcow2"};
+        same_as_qemu_img(&x, &n);
+    }
+}
+
+static void what_takes_more_than_a_header_is_left_to_qemu(void) {
+    g_autofree char *too_long = g_strnfill(1024, 'b'), *long_name = g_strnfill(500, 'b');
+    const Qcow2New cases[] = {
+        {.virtual_size = 0},
+        {.virtual_size = 513},
+        {.virtual_size = UINT64_MAX},
+        {.virtual_size = UINT64_C(1) << 63},
+        {.virtual_size = GIB, .cluster_size = 512},                    /* reference counts */
+        {.virtual_size = UINT64_C(1) << 62, .cluster_size = 2u << 20}, /* L1 table */
+        {MIB, 0, too_long, "raw"},
+        {MIB, 512, long_name, "raw"},
+        {MIB, 0, "/b", "a format of 16 b"},
+        {MIB, 0, "/b", NULL},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
+        g_assert_false(qcow2_can_create(&cases[i]));
+}
+
+static void image_that_cannot_be_written_is_an_error(void) {
+    const Qcow2New n = {.virtual_size = MIB};
+    autofd int null = open("/dev/full", O_RDWR | O_CLOEXEC);
+    autofd int readable = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+
+    g_assert_cmpint(qcow2_create(null, &n), <, 0);
+    g_assert_cmpint(qcow2_create(readable, &n), <, 0);
+}
+
 #define TEST(name) g_test_add_func("/qcow2/" #name, name)
 
 int main(int argc, char **argv) {
@@ -311,5 +419,8 @@ int main(int argc, char **argv) {
     TEST(made_up_headers_are_refused);
     TEST(features_and_extensions_are_reported);
     TEST(descriptors_of_any_kind_are_read);
+    TEST(new_images_are_those_of_qemu_img);
+    TEST(what_takes_more_than_a_header_is_left_to_qemu);
+    TEST(image_that_cannot_be_written_is_an_error);
     return g_test_run();
 }
