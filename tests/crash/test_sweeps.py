@@ -16,6 +16,11 @@ def test_pivot_of_qcow2(t):
 
 
 @deadline(3600)
+def test_pivot_of_qcow2_that_qemu_makes(t):
+    sweep(scenes(t, format="qcow2", preallocation="metadata"), pivot)
+
+
+@deadline(3600)
 def test_pivot_with_a_definition(t):
     sweep(t, "pivot_with_a_definition")
 
