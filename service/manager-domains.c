@@ -263,7 +263,7 @@ static void on_forgotten(int error, void *userdata) {
     Domain *d = f->domain;
 
     if (error == 0) {
-        g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
+        g_autoptr(GPtrArray) jobs = manager_jobs_of(d);
         GPtrArray *disks = domain_disks(d);
         for (guint i = 0; i < disks->len; i++)
             ((Disk *) disks->pdata[i])->job = NULL;
@@ -291,7 +291,7 @@ static void forget_domain(Manager *m, Domain *d, JournalDone done, void *userdat
 
 bool manager_detach(Manager *m, Domain *d, bool force, JournalDone done, void *userdata,
                     Failure *f) {
-    g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
+    g_autoptr(GPtrArray) jobs = manager_jobs_of(d);
 
     if (domain_is_forgotten(d))
         return failure_set(f, FAILURE_NO_SUCH_DOMAIN, "Domain \"%s\" is being detached already.",
@@ -316,8 +316,8 @@ bool manager_detach(Manager *m, Domain *d, bool force, JournalDone done, void *u
 }
 
 /* Nothing is left of an automatic domain: socket, process and unfinished jobs are gone. */
-static bool is_over(Manager *m, Domain *d) {
-    g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
+static bool is_over(Domain *d) {
+    g_autoptr(GPtrArray) jobs = manager_jobs_of(d);
 
     if (domain_is_forgotten(d) || !domain_is_automatic(d) || domain_qmp(d) ||
         access(domain_socket(d), F_OK) == 0)
@@ -336,7 +336,7 @@ static int on_sweep(sd_event_source *source, void *userdata) {
 
     g_hash_table_iter_init(&iter, m->domains);
     while (g_hash_table_iter_next(&iter, NULL, &value))
-        if (is_over(m, value))
+        if (is_over(value))
             g_ptr_array_add(over, value);
     for (guint i = 0; i < over->len; i++)
         forget_domain(m, over->pdata[i], NULL, NULL);
@@ -448,8 +448,8 @@ static bool is_block_job(const QemuJob *q) {
     return string_index(types, G_N_ELEMENTS(types), q->type) >= 0;
 }
 
-static bool is_known(Manager *m, const Domain *d, const char *qemu_id) {
-    g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
+static bool is_known(const Domain *d, const char *qemu_id) {
+    g_autoptr(GPtrArray) jobs = manager_jobs_of(d);
 
     for (guint i = 0; i < jobs->len; i++)
         if (g_str_equal(job_qemu_id(jobs->pdata[i]), qemu_id) && !job_is_released(jobs->pdata[i]))
@@ -488,7 +488,7 @@ void manager_adopt_jobs(Manager *m, Domain *d) {
 
     for (guint i = 0; i < jobs->len; i++) {
         const QemuJob *q = jobs->pdata[i];
-        if (is_block_job(q) && !is_known(m, d, q->id))
+        if (is_block_job(q) && !is_known(d, q->id))
             adopt(m, d, q);
     }
 }

@@ -34,7 +34,7 @@ void manager_retire(Manager *m);
 void manager_remove_job(Manager *m, Job *j);
 void manager_forget_in_qemu(const Job *j);
 void manager_start_job(Manager *m, Job *j, Disk *disk, JournalDone done, void *userdata);
-GPtrArray *manager_jobs_of(Manager *m, const Domain *d);
+GPtrArray *manager_jobs_of(const Domain *d);
 /* What every new job is checked for: room for so many more, an idle disk, a target that no other job writes. */
 bool manager_check_limits(Manager *m, unsigned n, uint32_t uid, Failure *f);
 bool manager_check_not_busy(const Disk *disk, Failure *f);

@@ -111,15 +111,13 @@ void manager_counts_changed(Manager *m) {
 }
 
 /* How often the domain's progress is read: as often as its liveliest job wants. */
-static void update_poll(Manager *m, Domain *d) {
+static void update_poll(Domain *d) {
+    const GPtrArray *jobs = domain_jobs(d);
     uint64_t interval = 0;
-    GHashTableIter iter;
-    void *value;
 
-    g_hash_table_iter_init(&iter, m->jobs);
-    while (g_hash_table_iter_next(&iter, NULL, &value)) {
-        Job *j = value;
-        if (job_domain(j) != d || !job_is_active(j))
+    for (guint i = 0; i < jobs->len; i++) {
+        const Job *j = jobs->pdata[i];
+        if (!job_is_active(j))
             continue;
         JobState state = job_state(j);
         bool copies = state == JOB_RUNNING || state == JOB_PIVOTING || state == JOB_FINISHING;
@@ -149,7 +147,7 @@ static void on_job_changed(Job *j, unsigned what, void *userdata) {
         if (job_state(j) == JOB_READY || job_state(j) == JOB_CANCELLING) /* MirrorReady */
             tell_disk(m, job_disk(j), DISK_CHANGED_JOB);
         if (job_domain(j))
-            update_poll(m, job_domain(j));
+            update_poll(job_domain(j));
     }
     manager_changed(m);
 }
@@ -177,7 +175,7 @@ static void on_job_released(Job *j, void *userdata) {
     Manager *m = userdata;
 
     if (job_domain(j))
-        update_poll(m, job_domain(j));
+        update_poll(job_domain(j));
     manager_sweep_domains_later(m);
 }
 
@@ -203,6 +201,8 @@ void manager_remove_job(Manager *m, Job *j) {
 
     if (m->face)
         m->face->job_removed(j, m->face_data);
+    if (job_domain(j))
+        g_ptr_array_remove(domain_jobs(job_domain(j)), j);
     g_hash_table_remove(m->jobs, &id);
 }
 
@@ -299,13 +299,20 @@ static void on_started(int error, void *userdata) {
         s->done(error, s->userdata);
 }
 
-void manager_start_job(Manager *m, Job *j, Disk *disk, JournalDone done, void *userdata) {
-    Starting *s = g_new0(Starting, 1);
+static void add_job(Manager *m, Job *j) {
     uint64_t *key = g_new(uint64_t, 1);
 
     *key = job_id(j);
     g_hash_table_insert(m->jobs, key, j);
-    m->n_active++;
+    if (job_domain(j))
+        g_ptr_array_add(domain_jobs(job_domain(j)), j);
+    m->n_active += job_is_active(j);
+}
+
+void manager_start_job(Manager *m, Job *j, Disk *disk, JournalDone done, void *userdata) {
+    Starting *s = g_new0(Starting, 1);
+
+    add_job(m, j);
     if (disk && !disk->job)
         disk->job = j;
     *s = (Starting){m, j, done, userdata};
@@ -473,16 +480,8 @@ static void on_disk_removed(Disk *disk, void *userdata) {
 }
 
 /* The jobs of d, in an array of their own: advancing one may change the table. */
-GPtrArray *manager_jobs_of(Manager *m, const Domain *d) {
-    GPtrArray *jobs = g_ptr_array_new();
-    GHashTableIter iter;
-    void *value;
-
-    g_hash_table_iter_init(&iter, m->jobs);
-    while (g_hash_table_iter_next(&iter, NULL, &value))
-        if (job_domain(value) == d)
-            g_ptr_array_add(jobs, value);
-    return jobs;
+GPtrArray *manager_jobs_of(const Domain *d) {
+    return g_ptr_array_copy(domain_jobs(d), NULL, NULL);
 }
 
 /* A job on its way has a transaction that somebody waits for; the domain's record comes with its end, or after it runs. */
@@ -503,7 +502,7 @@ static void on_domain_looked(Domain *d, void *userdata) {
         return;
     }
     manager_adopt_jobs(m, d);
-    g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
+    g_autoptr(GPtrArray) jobs = manager_jobs_of(d);
     for (guint i = 0; i < jobs->len; i++)
         job_advance(jobs->pdata[i]);
     if (domain_needs_saving(d) && may_be_saved(jobs))
@@ -530,7 +529,7 @@ static void on_domain_link(Domain *d, void *userdata) {
     manager_store_link(d);
     if (m->to_connect->len > 0 && m->connect) /* one has answered, or will not: the next ones */
         sd_event_source_set_time_relative(m->connect, 0);
-    g_autoptr(GPtrArray) jobs = manager_jobs_of(m, d);
+    g_autoptr(GPtrArray) jobs = manager_jobs_of(d);
     for (guint i = 0; i < jobs->len; i++)
         job_link_changed(jobs->pdata[i]);
     manager_sweep_domains_later(m);
@@ -611,10 +610,7 @@ static void restore_jobs(Manager *m) {
                 record->id);
             continue;
         }
-        uint64_t *key = g_new(uint64_t, 1);
-        *key = record->id;
-        g_hash_table_insert(m->jobs, key, j);
-        m->n_active += job_is_active(j);
+        add_job(m, j);
         Disk *disk = job_disk(j);
         if (disk && job_is_active(j))
             disk->job = j;
@@ -697,7 +693,7 @@ static void connect_begin(Manager *m) {
     for (int urgent = 1; urgent >= 0; urgent--) {
         g_hash_table_iter_init(&iter, m->domains);
         while (g_hash_table_iter_next(&iter, NULL, &value)) {
-            g_autoptr(GPtrArray) jobs = manager_jobs_of(m, value);
+            g_autoptr(GPtrArray) jobs = manager_jobs_of(value);
             bool switching = false;
             for (guint i = 0; i < jobs->len; i++) {
                 JobState state = job_state(jobs->pdata[i]);

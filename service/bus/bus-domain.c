@@ -42,16 +42,13 @@ static int compare_jobs(const void *a, const void *b) {
 static int get_jobs(sd_bus *bus, const char *path, const char *interface, const char *property,
                     sd_bus_message *reply, void *userdata, sd_bus_error *error) {
     DomainFound *found = userdata;
-    g_autoptr(GPtrArray) jobs = g_ptr_array_new();
-    GHashTableIter iter;
-    void *j;
-
     /* Not by way of the disks: a job outlives the disk that was unplugged under it. */
-    g_hash_table_iter_init(&iter, manager_jobs(found->bus->manager));
-    while (g_hash_table_iter_next(&iter, NULL, &j))
-        if (job_domain(j) == found->domain && job_is_active(j) &&
-            bus_has(found->bus, job_info(j).path))
-            g_ptr_array_add(jobs, j);
+    const GPtrArray *all = domain_jobs(found->domain);
+    g_autoptr(GPtrArray) jobs = g_ptr_array_new();
+
+    for (guint i = 0; i < all->len; i++)
+        if (job_is_active(all->pdata[i]) && bus_has(found->bus, job_info(all->pdata[i]).path))
+            g_ptr_array_add(jobs, all->pdata[i]);
     g_ptr_array_sort(jobs, compare_jobs);
 
     int r = sd_bus_message_open_container(reply, 'a', "o");

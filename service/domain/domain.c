@@ -8,6 +8,7 @@
 #include "log.h"
 
 #define PATROL (5 * USEC_PER_SEC)
+#define LEISURE (250 * USEC_PER_MSEC) /* what nobody waits for is looked at that much later */
 #define TIMER_ACCURACY (5 * USEC_PER_MSEC)
 
 static const char *const state_names[_DOMAIN_STATE_MAX] = {
@@ -82,6 +83,9 @@ uint64_t domain_status_number(const Domain *d) {
 }
 uint64_t domain_block_number(const Domain *d) {
     return d->block_look;
+}
+GPtrArray *domain_jobs(const Domain *d) {
+    return d->owner_jobs;
 }
 View *domain_view(Domain *d) {
     return d->view;
@@ -527,7 +531,8 @@ static void look_send_all(Domain *d) {
 static void look_begin(Domain *d) {
     if (!domain_qmp(d) || d->scope)
         return;
-    d->scope = d->wanted | (d->nodes_owed || !d->live ? LOOK_ALL : 0);
+    /* The list of jobs is so short that it comes along. */
+    d->scope = d->wanted | (d->later & LOOK_LIST) | (d->nodes_owed || !d->live ? LOOK_ALL : 0);
     d->with_nodes = d->scope & LOOK_NODES;
     if (d->with_nodes)
         d->scope |= LOOK_JOBS | LOOK_DISKS;
@@ -546,8 +551,22 @@ void domain_look(Domain *d, unsigned scope) {
     look_begin(d);
 }
 
+static int on_leisure(sd_event_source *source, uint64_t usec, void *userdata) {
+    Domain *d = userdata;
+
+    if (d->later)
+        domain_look(d, d->later);
+    return 0;
+}
+
 void domain_look_later(Domain *d, unsigned scope) {
+    if (!d->later)
+        domain_arm_timer(d, &d->leisure, LEISURE, on_leisure);
     d->later |= scope;
+}
+
+bool domain_owes_look(const Domain *d) {
+    return d->later != 0;
 }
 
 static int on_poll(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -676,6 +695,7 @@ static Domain *domain_alloc(sd_event *event, Journal *journal, const DomainParam
     d->slots = g_ptr_array_new();
     d->stale_fdsets = g_array_new(false, false, sizeof(int64_t));
     d->disks = g_ptr_array_new();
+    d->owner_jobs = g_ptr_array_new();
     d->disk_names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     d->named_nodes = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, named_node_free);
     sd_bus_path_encode("/org/blockjob1/domain", d->name, &d->path);
@@ -734,10 +754,12 @@ Domain *domain_free(Domain *d) {
     domain_forget_look(d);
     link_clear(d);
     sd_event_source_disable_unref(d->poll);
+    sd_event_source_disable_unref(d->leisure);
     sd_event_source_disable_unref(d->patrol);
     sd_event_source_disable_unref(d->retry);
     disks_free(d);
     g_ptr_array_unref(d->disks);
+    g_ptr_array_unref(d->owner_jobs);
     g_ptr_array_unref(d->slots);
     g_array_unref(d->stale_fdsets);
     g_hash_table_unref(d->disk_names);

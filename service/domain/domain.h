@@ -162,8 +162,10 @@ uint64_t domain_block_number(const Domain *d); /* (LOOK_BLOCK) */
 View *domain_view(Domain *d);
 /* Asks for a look; cheap and idempotent. */
 void domain_look(Domain *d, unsigned scope);
-/* The next poll is to have this, too: what nobody waits for. */
+/* For what nobody waits for: with the next poll, or in a quarter of a second. */
 void domain_look_later(Domain *d, unsigned scope);
+/* Is something left for later? */
+bool domain_owes_look(const Domain *d);
 /* Number of the last completed look, and of the look that will contain everything sent so far (the next to start). */
 uint64_t domain_look_number(const Domain *d);
 uint64_t domain_look_next(const Domain *d);
@@ -179,7 +181,8 @@ int domain_send(Domain *d, QmpSlot **ret_slot, const char *command, json_t *argu
 QmpClient *domain_qmp(Domain *d); /* NULL while not connected */
 uint64_t domain_qmp_timeout(const Domain *d);
 
-GPtrArray *domain_disks(Domain *d); /* Disk*, borrowed */
+GPtrArray *domain_disks(Domain *d);      /* Disk*, borrowed */
+GPtrArray *domain_jobs(const Domain *d); /* its Jobs, for the owner of the domain to fill */
 Disk *domain_disk_by_device(Domain *d, const char *device);
 /* The images under the disk, from the last look; for sync=top, GetChain(), and checks. Array of ChainImage*. */
 typedef struct {

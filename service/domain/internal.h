@@ -32,13 +32,13 @@ struct Domain {
     bool process_gone;
     Instance instance; /* pid 0 = unknown */
     int pidfd;
-    sd_event_source *pidfd_source, *reconnect, *socket_watch, *poll, *retry, *patrol;
+    sd_event_source *pidfd_source, *reconnect, *socket_watch, *poll, *retry, *patrol, *leisure;
     uint64_t backoff;
     uint64_t poll_interval;
 
     View *view;
     unsigned wanted;      /* scope asked for, not begun */
-    unsigned later;       /* scope that the next poll is to have, too */
+    unsigned later;       /* scope that the next poll or `leisure` is to have, too */
     unsigned scope;       /* scope of the look under way; 0 = none */
     unsigned outstanding; /* its answers to come */
     bool answered;        /* one has come */
@@ -57,6 +57,7 @@ struct Domain {
         stale_fdsets; /* int64_t: removed while the guest stood, to be removed again when it runs */
 
     GPtrArray *disks;        /* Disk* */
+    GPtrArray *owner_jobs;   /* Job*, filled by the owner */
     GHashTable *disk_names;  /* qdev → name, remembered */
     GHashTable *named_nodes; /* node → NamedNode */
     bool forgotten;          /* in the journal */

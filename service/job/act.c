@@ -387,7 +387,9 @@ static void on_dismissed(const QmpBatchResult *result, void *userdata) {
 
 static void act_dismiss(Job *j) {
     qmp_batch_add(batch_new(j), false, "job-dismiss", json_pack("{s:s}", "id", j->qemu_id), -1);
-    batch_go(j, on_dismissed, LOOK_LIST);
+    batch_go(j, on_dismissed, 0);
+    if (j->domain) /* nobody waits to see it gone */
+        domain_look_later(j->domain, LOOK_LIST);
 }
 
 void job_act(Job *j, const Step *step) {

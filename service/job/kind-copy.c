@@ -494,6 +494,16 @@ static void forget_nodes(Job *j) {
         domain_name_node(j->domain, image, NULL, NULL, false);
 }
 
+/* The graph may show what is gone for a while, but it must have what came: the next job goes by it. */
+static void look_at_rest(Job *j) {
+    unsigned scope = LOOK_DISKS | (j->copy.under_filter ? LOOK_NODES : 0);
+
+    if (domain_owes_look(j->domain))
+        domain_look(j->domain, scope);
+    else
+        domain_look_later(j->domain, scope);
+}
+
 static void copy_clean(Job *j) {
     j->copy.target = target_free(j->copy.target);
     if (!job_qemu_is_there(j)) {
@@ -504,7 +514,7 @@ static void copy_clean(Job *j) {
     if (j->finalized &&
         j->result == (j->intent == INTENT_PIVOT ? RESULT_PIVOTED : RESULT_FINISHED)) {
         files_clean(j); /* the nodes went with it */
-        domain_look(j->domain, LOOK_DISKS | (j->copy.under_filter ? LOOK_NODES : 0));
+        look_at_rest(j);
         return;
     }
     if (create_is_running(j)) {
