@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "image/qcow2.h"
 #include "measure.h"
 
 /* arguments: ROUNDS FOLDER STATE-FOLDER DISK QMP ROOT-NODE SIZE RUNS
@@ -19,7 +20,7 @@ typedef struct {
     Service *service;
     Qmp *qmp;
     int sync_fd;
-    char *root, *file;        /* nodes under the hand's disk */
+    char *root;               /* node under the hand's disk */
     int64_t fdset, old_fdset; /* 0: none */
     uint64_t size;
     unsigned hand_images;
@@ -116,18 +117,13 @@ static json_t *cache_options(void) {
     return json_pack("{s:b}", "direct", true);
 }
 
-static json_t *file_options(const char *node, int64_t fdset) {
+static json_t *image_options(const char *job, int64_t fdset) {
     g_autofree char *name = g_strdup_printf("/dev/fdset/%" PRIi64, fdset);
 
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "driver", "file", "node-name", node,
-                     "filename", name, "aio", "native", "discard", "unmap", "cache",
-                     cache_options());
-}
-
-static json_t *image_options(const char *node, const char *file) {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:n, s:o}", "driver", "qcow2", "node-name", node,
-                     "file", file, "discard", "unmap", "detect-zeroes", "unmap", "backing", "cache",
-                     cache_options());
+    return json_pack("{s:s, s:s+, s:{s:s, s:s+, s:s, s:s}, s:s, s:s, s:n, s:o}", "driver", "qcow2",
+                     "node-name", job, "-t", "file", "driver", "file", "node-name", job, "-f",
+                     "filename", name, "aio", "native", "discard", "unmap", "detect-zeroes",
+                     "unmap", "backing", "cache", cache_options());
 }
 
 static json_t *mirror_options(const Latency *l, const char *job, const char *target) {
@@ -137,23 +133,17 @@ static json_t *mirror_options(const Latency *l, const char *job, const char *tar
                      "on-target-error", "stop", "buf-size", (json_int_t) l->size);
 }
 
-static void hand_copy(Latency *l, Hand *h, const char *path, const char *job, const char *file,
-                      const char *image) {
+/* The commands of the service, and a header that is written as it writes it. */
+static void hand_copy(Latency *l, Hand *h, const char *path, const char *job, const char *image) {
+    const Qcow2New empty = {.virtual_size = l->size};
     int writable = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     int readable = open(path, O_RDONLY | O_CLOEXEC);
 
-    if (writable < 0 || readable < 0)
+    if (writable < 0 || readable < 0 || qcow2_create(writable, &empty) < 0)
         die("\"%s\" cannot be made: %s", path, g_strerror(errno));
     hand_put_fd(h, l->fdset, job, writable);
     hand_put_fd(h, l->fdset, NULL, readable);
-    hand_put(h, "blockdev-add", file_options(file, l->fdset));
-    hand_put(h, "blockdev-create",
-             json_pack("{s:s, s:{s:s, s:s, s:I}}", "job-id", "create", "options", "driver", "qcow2",
-                       "file", file, "size", (json_int_t) l->size));
-    qmp_flush(l->qmp);
-    qmp_await_event(l->qmp, "JOB_STATUS_CHANGE", "create", "concluded");
-    hand_put(h, "job-dismiss", name_arg("id", "create"));
-    hand_put(h, "blockdev-add", image_options(image, file));
+    hand_put(h, "blockdev-add", image_options(job, l->fdset));
     hand_put(h, "blockdev-mirror", mirror_options(l, job, image));
     hand_settle(h);
     close(writable);
@@ -174,8 +164,6 @@ static uint64_t hand_pivot(Latency *l, Hand *h, const char *job) {
         hand_put(h, "cont", NULL);
     moved = h->last;
     hand_put(h, "blockdev-del", name_arg("node-name", l->root));
-    if (l->file)
-        hand_put(h, "blockdev-del", name_arg("node-name", l->file));
     if (l->old_fdset)
         hand_put(h, "remove-fd", json_pack("{s:I}", "fdset-id", (json_int_t) l->old_fdset));
     hand_put(h, "job-dismiss", name_arg("id", job));
@@ -193,7 +181,6 @@ static void hand_round(Latency *l, bool stepwise) {
     /* As long as the service's: QEMU 7.2 takes some 3 µs for each byte. */
     g_autofree char *job = g_strdup_printf("bj-00000000-%u", n);
     g_autofree char *image = g_strconcat(job, "-t", NULL);
-    char *file = g_strconcat(job, "-f", NULL);
     Hand h = {.qmp = l->qmp, .stepwise = stepwise};
     g_autofree char *copied = g_strconcat(how, " copy", NULL);
     g_autofree char *pivoted = g_strconcat(how, " pivot", NULL);
@@ -202,7 +189,7 @@ static void hand_round(Latency *l, bool stepwise) {
     l->old_fdset = l->fdset;
     l->fdset = 0x62000000 + n;
     uint64_t start = now_ns();
-    hand_copy(l, &h, target, job, file, image);
+    hand_copy(l, &h, target, job, image);
     result_add(l->result, copied, start, now_ns());
     qmp_await_event(l->qmp, "BLOCK_JOB_READY", job, NULL);
 
@@ -213,9 +200,7 @@ static void hand_round(Latency *l, bool stepwise) {
         result_add(l->result, paused, start, moved);
     qmp_forget_events(l->qmp);
     g_free(l->root);
-    g_free(l->file);
     l->root = g_steal_pointer(&image);
-    l->file = file;
     unlink(old);
 }
 
