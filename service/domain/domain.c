@@ -565,8 +565,8 @@ void domain_look_later(Domain *d, unsigned scope) {
     d->later |= scope;
 }
 
-bool domain_owes_look(const Domain *d) {
-    return d->later != 0;
+unsigned domain_owed_look(const Domain *d) {
+    return d->later;
 }
 
 static int on_poll(sd_event_source *source, uint64_t usec, void *userdata) {
@@ -613,8 +613,12 @@ static unsigned job_event_scope(const json_t *data) {
         return LOOK_LIST;
     if (g_str_equal(status, "pending")) /* a creation passes by there on its way to its end */
         return ours && g_str_has_suffix(id, "-c") ? 0 : LOOK_LIST;
-    if (g_str_equal(status, "concluded"))
-        return ours && g_str_has_suffix(id, "-c") ? LOOK_LIST : LOOK_LIST | LOOK_DISKS;
+    if (g_str_equal(
+            status,
+            "concluded")) /* what else one of ours has changed is looked at when it is cleaned up */
+        return !ours                        ? LOOK_LIST | LOOK_DISKS
+               : g_str_has_suffix(id, "-c") ? LOOK_LIST
+                                            : LOOK_LIST | LOOK_BLOCK;
     if (g_str_equal(status, "null") || (g_str_equal(status, "running") && !ours))
         return ours ? 0 : LOOK_ALL;
     return 0; /* paused, standby, waiting flicker whenever anything drains */

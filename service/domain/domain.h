@@ -164,8 +164,8 @@ View *domain_view(Domain *d);
 void domain_look(Domain *d, unsigned scope);
 /* For what nobody waits for: with the next poll, or in a quarter of a second. */
 void domain_look_later(Domain *d, unsigned scope);
-/* Is something left for later? */
-bool domain_owes_look(const Domain *d);
+/* The scope that is left for later. */
+unsigned domain_owed_look(const Domain *d);
 /* Number of the last completed look, and of the look that will contain everything sent so far (the next to start). */
 uint64_t domain_look_number(const Domain *d);
 uint64_t domain_look_next(const Domain *d);

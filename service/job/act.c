@@ -78,8 +78,8 @@ static void told_ready(Job *j) {
 static void act_record_ready(Job *j) {
     job_transition(j, EVENT_IN_SYNC);
     j->ready = now_realtime();
-    domain_look(j->domain,
-                LOOK_LIST | LOOK_PROGRESS | LOOK_EXPORTS); /* known by the time of an order */
+    /* Known by the time of an order; and so that nothing is owed any more at its end. */
+    domain_look(j->domain, LOOK_LIST | LOOK_PROGRESS | LOOK_EXPORTS | domain_owed_look(j->domain));
     job_commit(j, JOB_CHANGED_STATE, "", told_ready);
 }
 
@@ -386,7 +386,11 @@ static void on_dismissed(const QmpBatchResult *result, void *userdata) {
 }
 
 static void act_dismiss(Job *j) {
-    qmp_batch_add(batch_new(j), false, "job-dismiss", json_pack("{s:s}", "id", j->qemu_id), -1);
+    QmpBatch *b = batch_new(j);
+
+    if (j->kind->dismiss)
+        j->kind->dismiss(j, b);
+    qmp_batch_add(b, false, "job-dismiss", json_pack("{s:s}", "id", j->qemu_id), -1);
     batch_go(j, on_dismissed, 0);
     if (j->domain) /* nobody waits to see it gone */
         domain_look_later(j->domain, LOOK_LIST);

@@ -21,6 +21,8 @@ struct JobKind {
     StepRoot (*root)(const Job *j);
     /* Puts behind job-finalize what can be removed from QEMU when it has succeeded; not for a job of one phase. */
     void (*finalize)(Job *j, QmpBatch *b);
+    /* Puts before job-dismiss what nobody waits for. May be NULL. */
+    void (*dismiss)(Job *j, QmpBatch *b);
     /* The images that the definition is to name when the end has been brought about, active layer first: job_image_add(). */
     void (*images_after)(const Job *j, GPtrArray *images);
     /* By result: the files that are to be deleted, and a warning where one is left that is of no use. May be NULL. */
@@ -233,8 +235,10 @@ void setup_left(Job *j, unsigned scope);
 /* Setup has ended for good. */
 void setup_failed(Job *j, FailureKind kind, const char *message);
 void add_fdset_removal(Job *j, QmpBatch *b, uint64_t id);
-/* The nodes that stood under the guest's disk and go after the switch. */
+/* The nodes that stood under the guest's disk and go after the switch, and their sets of descriptors. */
 void add_old_nodes(Job *j, QmpBatch *b);
+void add_old_images(Job *j, QmpBatch *b);
+void add_old_fdsets(Job *j, QmpBatch *b);
 void forget_old_nodes(Job *j);
 /* The QEMU in which the job ran is connected. */
 bool job_qemu_is_there(const Job *j);

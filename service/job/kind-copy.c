@@ -479,9 +479,15 @@ static void copy_doomed(Job *j, GPtrArray *doomed) {
 /* Sent right behind job-finalize: what is in use, because finalizing failed, QEMU refuses to remove. */
 static void copy_finalize(Job *j, QmpBatch *b) {
     if (j->intent == INTENT_PIVOT)
-        add_old_nodes(j, b);
+        add_old_images(j, b);
     else
         add_removals(j, b);
+}
+
+/* The locks of the old image went with its node: its descriptors need not be gone before the end is told. */
+static void copy_dismiss(Job *j, QmpBatch *b) {
+    if (j->result == RESULT_PIVOTED)
+        add_old_fdsets(j, b);
 }
 
 /* Their names are not needed any more. */
@@ -498,7 +504,7 @@ static void forget_nodes(Job *j) {
 static void look_at_rest(Job *j) {
     unsigned scope = LOOK_DISKS | (j->copy.under_filter ? LOOK_NODES : 0);
 
-    if (domain_owes_look(j->domain))
+    if (domain_owed_look(j->domain) & LOOK_GRAPH)
         domain_look(j->domain, scope);
     else
         domain_look_later(j->domain, scope);
@@ -553,6 +559,7 @@ const JobKind kind_copy = {
     .setup = copy_setup,
     .setup_look = copy_setup_look,
     .finalize = copy_finalize,
+    .dismiss = copy_dismiss,
     .images_after = copy_images_after,
     .doomed = copy_doomed,
     .lost = copy_lost,

@@ -80,13 +80,26 @@ void add_fdset_removal(Job *j, QmpBatch *b, uint64_t id) {
     domain_remove_fdset(j->domain, fdset_of(id));
 }
 
-/* The protocol node of an earlier job of ours has gone with its image, and its set of descriptors goes behind it. */
-void add_old_nodes(Job *j, QmpBatch *b) {
+/* The protocol node of an earlier job of ours goes with its image, its set of descriptors goes behind it. */
+static bool is_inside_image(const char *node) {
+    return g_str_has_prefix(node, "bj-") && g_str_has_suffix(node, "-f");
+}
+
+void add_old_images(Job *j, QmpBatch *b) {
     for (char **node = j->copy.old_nodes; node && *node; node++)
-        if (g_str_has_prefix(*node, "bj-") && g_str_has_suffix(*node, "-f"))
-            add_fdset_removal(j, b, g_ascii_strtoull(*node + strlen("bj-01234567-"), NULL, 10));
-        else
+        if (!is_inside_image(*node))
             qmp_batch_add(b, true, "blockdev-del", node_arg(*node), -1);
+}
+
+void add_old_fdsets(Job *j, QmpBatch *b) {
+    for (char **node = j->copy.old_nodes; node && *node; node++)
+        if (is_inside_image(*node))
+            add_fdset_removal(j, b, g_ascii_strtoull(*node + strlen("bj-01234567-"), NULL, 10));
+}
+
+void add_old_nodes(Job *j, QmpBatch *b) {
+    add_old_images(j, b);
+    add_old_fdsets(j, b);
 }
 
 void forget_old_nodes(Job *j) {
