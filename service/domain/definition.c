@@ -36,10 +36,10 @@ static int write_all(int fd, const char *text, size_t size) {
     return 0;
 }
 
-/* Fills the new file; st is that of the old one. Nobody else may read it before it has its owner.
- */
+/* Fills the new file; st is that of the old one. Nobody else may read it before it has its owner, and its mode can be
+ * changed, without CAP_FOWNER, only before that: so it is empty until it has both. */
 static int prepared_fill(int fd, const struct stat *st, const char *text) {
-    if (fchown(fd, st->st_uid, st->st_gid) < 0 || fchmod(fd, st->st_mode & 07777) < 0)
+    if (fchmod(fd, st->st_mode & 0777) < 0 || fchown(fd, st->st_uid, st->st_gid) < 0)
         return -errno;
     int r = write_all(fd, text, strlen(text));
     if (r < 0)

@@ -9,9 +9,10 @@
 #include <stdint.h>
 
 typedef struct {
-    int64_t pid;    /* 0 = unknown */
-    uint64_t start; /* clock ticks since boot, /proc/PID/stat field 22 */
-    char boot[40];  /* /proc/sys/kernel/random/boot_id */
+    int64_t pid; /* 0 = unknown */
+    uint64_t
+        start; /* clock ticks since boot, /proc/PID/stat field 22; 0 = /proc hides it (ProtectProc=, hidepid=) */
+    char boot[40]; /* /proc/sys/kernel/random/boot_id */
 } Instance;
 
 /* -ESRCH when there is no such process. */

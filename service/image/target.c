@@ -321,14 +321,21 @@ static bool target_examine(Target *t, Failure *f) {
 }
 
 /* Gives the file that we have made to the source's owner, so that a QEMU that runs as another user
- * can open it at its next start. */
+ * can open it at its next start. The mode first: it can be changed by the owner only, who we are not
+ * any more then, and that needs CAP_FOWNER. */
 static bool target_hand_over(const Target *t, Failure *f) {
     mode_t mode = (t->mode & 0660) | 0600;
     struct stat st;
 
-    int error = fchown(t->fd, t->owner, t->group) < 0 ? errno : 0;
     if (fstat(t->fd, &st) < 0)
         return path_failure(f, t->path, errno, FAILURE_BAD_TARGET);
+    if ((st.st_mode & 07777) != mode && fchmod(t->fd, mode) < 0)
+        return failure_set(
+            f, FAILURE_BAD_TARGET,
+            "The new image \"%s\" cannot be given the mode %04o (%s); choose a file system that "
+            "allows it.",
+            t->path, mode, g_strerror(errno));
+    int error = fchown(t->fd, t->owner, t->group) < 0 ? errno : 0;
     bool owned = (t->owner == (uid_t) -1 || t->owner == st.st_uid) &&
                  (t->group == (gid_t) -1 || t->group == st.st_gid);
     if (error && (error != EPERM || !owned))
@@ -337,12 +344,6 @@ static bool target_hand_over(const Target *t, Failure *f) {
             "The new image \"%s\" cannot be given to the owner of the source, user %" PRId64
             " and group %" PRId64 " (%s); choose a file system that allows it.",
             t->path, (int64_t) (int32_t) t->owner, (int64_t) (int32_t) t->group, g_strerror(error));
-    if ((st.st_mode & 07777) != mode && fchmod(t->fd, mode) < 0)
-        return failure_set(
-            f, FAILURE_BAD_TARGET,
-            "The new image \"%s\" cannot be given the mode %04o (%s); choose a file system that "
-            "allows it.",
-            t->path, mode, g_strerror(errno));
     return true;
 }
 
