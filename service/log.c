@@ -7,6 +7,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#define SD_JOURNAL_SUPPRESS_LOCATION /* it would always be that of this file */
 #include <systemd/sd-journal.h>
 
 #include "util.h"
@@ -51,6 +54,39 @@ const char *log_target(void) {
     return is_to_journal() ? "journal" : "console";
 }
 
+GPtrArray *log_entry(int level, const char *message_id, const LogField *fields,
+                     const char *message) {
+    GPtrArray *entry = g_ptr_array_new_with_free_func(g_free);
+
+    g_ptr_array_add(entry, g_strdup_printf("MESSAGE=%s", message));
+    g_ptr_array_add(entry, g_strdup_printf("PRIORITY=%i", level));
+    g_ptr_array_add(entry, g_strdup("SYSLOG_IDENTIFIER=blockjobd"));
+    if (message_id)
+        g_ptr_array_add(entry, g_strdup_printf("MESSAGE_ID=%s", message_id));
+    for (const LogField *f = fields; f && f->name; f++)
+        if (f->value)
+            g_ptr_array_add(entry, g_strdup_printf("%s=%s", f->name, f->value));
+    return entry;
+}
+
+static void send_entry(const GPtrArray *entry) {
+    g_autofree struct iovec *parts = g_new(struct iovec, entry->len);
+
+    for (guint i = 0; i < entry->len; i++)
+        parts[i] = (struct iovec){entry->pdata[i], strlen(entry->pdata[i])};
+    (void) sd_journal_sendv(parts, (int) entry->len);
+}
+
+static void log_message(int level, const char *message_id, const LogField *fields,
+                        const char *message) {
+    if (!is_to_journal()) {
+        fprintf(stderr, "blockjobd: %s\n", message);
+        return;
+    }
+    g_autoptr(GPtrArray) entry = log_entry(level, message_id, fields, message);
+    send_entry(entry);
+}
+
 void log_full(int level, const char *message_id, const char *format, ...) {
     g_autofree char *message = NULL;
     va_list ap;
@@ -60,12 +96,18 @@ void log_full(int level, const char *message_id, const char *format, ...) {
     va_start(ap, format);
     message = g_strdup_vprintf(format, ap);
     va_end(ap);
+    log_message(level, message_id, NULL, message);
+}
 
-    if (!is_to_journal())
-        fprintf(stderr, "blockjobd: %s\n", message);
-    else if (message_id)
-        sd_journal_send("PRIORITY=%i", level, "MESSAGE_ID=%s", message_id, "MESSAGE=%s", message,
-                        NULL);
-    else
-        sd_journal_send("PRIORITY=%i", level, "MESSAGE=%s", message, NULL);
+void log_with_fields(int level, const char *message_id, const LogField *fields, const char *format,
+                     ...) {
+    g_autofree char *message = NULL;
+    va_list ap;
+
+    if (level > max_level)
+        return;
+    va_start(ap, format);
+    message = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    log_message(level, message_id, fields, message);
 }

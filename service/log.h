@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 /* Logging: to the journal when standard error is connected to it, else plain lines on standard error.
- * Strings that come from users go between quotes in the message. */
+ * Strings that come from users go between quotes in the message, and into fields of their own in the journal. */
 
+#include <glib.h>
 #include <stdbool.h>
 #include <syslog.h>
 
@@ -17,6 +18,17 @@ int log_set_target(const char *target);
 const char *log_target(void);
 void log_full(int level, const char *message_id, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* A field of a journal entry besides the message; name: [A-Z0-9_]. A list is ended by one without a name. */
+typedef struct {
+    const char *name, *value;
+} LogField;
+/* The same with fields, which may be NULL. */
+void log_with_fields(int level, const char *message_id, const LogField *fields, const char *format,
+                     ...) __attribute__((format(printf, 4, 5)));
+/* What the journal is given for that: strings NAME=value, char*. */
+GPtrArray *log_entry(int level, const char *message_id, const LogField *fields,
+                     const char *message);
 
 #define log_debug(...)                                                                             \
     (log_max_level() >= LOG_DEBUG ? log_full(LOG_DEBUG, NULL, __VA_ARGS__) : (void) 0)
@@ -35,3 +47,5 @@ void log_full(int level, const char *message_id, const char *format, ...)
 #define MESSAGE_JOURNAL_FAILED "8d2c5d0a0a6f4ac29d0d0f6a3c1be006"
 #define MESSAGE_DENIED "8d2c5d0a0a6f4ac29d0d0f6a3c1be007"
 #define MESSAGE_DOMAIN_UNRESPONSIVE "8d2c5d0a0a6f4ac29d0d0f6a3c1be008"
+#define MESSAGE_JOB_LOST "8d2c5d0a0a6f4ac29d0d0f6a3c1be009"
+#define MESSAGE_LIMIT "8d2c5d0a0a6f4ac29d0d0f6a3c1be00a"

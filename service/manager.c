@@ -149,7 +149,8 @@ static void on_job_changed(Job *j, unsigned what, void *userdata) {
         if (job_domain(j))
             update_poll(job_domain(j));
     }
-    manager_changed(m);
+    if (what & ~(unsigned) JOB_CHANGED_PROGRESS)
+        manager_changed(m);
 }
 
 static void on_job_finished(Job *j, void *userdata) {
@@ -285,10 +286,8 @@ static void on_started(int error, void *userdata) {
 
     if (error == 0 && m->face) {
         JobInfo info = job_info(j);
-        log_event(LOG_INFO, MESSAGE_JOB_CREATED,
-                  "Job %" PRIu64
-                  " created: %s of disk \"%s\" of domain \"%s\" to \"%s\", by uid %" PRIu32 ".",
-                  info.id, info.kind, info.disk, info.domain_name, info.target, info.owner_uid);
+        job_log(j, LOG_INFO, MESSAGE_JOB_CREATED, "%s to \"%s\" ordered by uid %" PRIu32 ".",
+                info.kind, info.target, info.owner_uid);
         m->face->job_added(j, m->face_data);
         tell_disk(m, job_disk(j), DISK_CHANGED_JOB);
         if (job_domain(j))

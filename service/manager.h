@@ -37,7 +37,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Manager, manager_free)
 /* Starts everything that reaches outside: reconnects domains, watches the socket folder. */
 int manager_start(Manager *m);
 void manager_set_face(Manager *m, const ManagerFace *face, void *userdata);
-/* changed: something of a job, a domain or a connection is different now; it only takes note and looks later. */
+/* changed: something of a job, a domain or a connection is different now, progress apart; it only takes note and looks
+ * later. */
 void manager_set_watch(Manager *m, void (*changed)(void *userdata), void *userdata);
 /* The configuration was read again; see config_update(). Returns how many keys were changed. */
 unsigned manager_reload(Manager *m, const Config *fresh);

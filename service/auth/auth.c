@@ -393,10 +393,17 @@ static char *request_key(AuthAction action, GPtrArray *details) {
 static void log_denied(const Check *c, const Failure *f) {
     g_auto(GStrv) lines = g_strsplit(c->key, "\n", -1);
     g_autofree char *details = lines[0] && lines[1] ? g_strjoinv("\", \"", lines + 1) : NULL;
+    g_autofree char *plain = lines[0] ? g_strjoinv("\n", lines + 1) : NULL;
 
-    log_event(LOG_NOTICE, MESSAGE_DENIED, "Denied %s to uid %" PRIu32 "%s%s%s: %s",
-              auth_action_name(c->action), c->visit->uid, details ? " (\"" : "",
-              details ? details : "", details ? "\")" : "", f->message);
+    g_autofree char *uid = g_strdup_printf("%" PRIu32, c->visit->uid);
+    const LogField fields[] = {{"BLOCKJOB_ACTION", auth_action_name(c->action)},
+                               {"BLOCKJOB_CALLER", uid},
+                               {"BLOCKJOB_DETAILS", lines[0] && lines[1] ? plain : NULL},
+                               {0}};
+
+    log_with_fields(LOG_NOTICE, MESSAGE_DENIED, fields, "Denied %s to uid %s%s%s%s: %s",
+                    auth_action_name(c->action), uid, details ? " (\"" : "", details ? details : "",
+                    details ? "\")" : "", f->message);
 }
 
 static int reply_permissions(sd_bus_message *m, const PolkitAnswer answers[static _AUTH_MAX]) {
@@ -471,8 +478,6 @@ static int visit_charge(Visit *v, Failure *f) {
         v->charged = true;
         return 0;
     }
-    log_event(LOG_NOTICE, MESSAGE_DENIED, "Refused a call of uid %" PRIu32 ": %s", v->uid,
-              f->message);
     return -EBUSY;
 }
 

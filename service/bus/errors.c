@@ -8,12 +8,34 @@
 #include "log.h"
 #include "util.h"
 
+/* Who runs into a limit does so a thousand times a second: one line for all of them. */
+#define LIMIT_LOG_PACE (10 * USEC_PER_SEC)
+
+static void log_limit(const Failure *f) {
+    static uint64_t logged, silent;
+    uint64_t now = now_monotonic();
+
+    if (f->kind != FAILURE_LIMIT_REACHED && f->kind != FAILURE_LIMITS_EXCEEDED)
+        return;
+    if (logged > 0 && now < logged + LIMIT_LOG_PACE) {
+        silent++;
+        return;
+    }
+    log_event(LOG_NOTICE, MESSAGE_LIMIT,
+              "A call was refused by a limit (%" G_GUINT64_FORMAT
+              " more since this was said last): %s",
+              silent, f->message);
+    logged = now;
+    silent = 0;
+}
+
 int bus_fail(sd_bus_error *error, const Failure *f) {
     if (f->kind == FAILURE_NONE) {
         log_error("A call was refused without a reason; this is a mistake in the service.");
         return sd_bus_error_set(error, failure_name(FAILURE_NOT_SUPPORTED),
                                 "The service refused without saying why.");
     }
+    log_limit(f);
     g_autofree char *text = text_make_fit(f->message ? f->message : "", TEXT_MAX);
     return sd_bus_error_set(error, failure_name(f->kind), text);
 }

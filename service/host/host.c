@@ -62,20 +62,7 @@ static void reload(Host *h) {
 
 /* ── what systemd is told ── */
 
-static int on_status(sd_event_source *source, uint64_t usec, void *userdata) {
-    Host *h = userdata;
-    g_autofree char *text = status_text(h->manager);
-
-    if (h->leaving || g_strcmp0(text, h->told) == 0)
-        return 0;
-    h->status_at = now_monotonic();
-    sd_notifyf(false, "STATUS=%s", text);
-    g_free(h->told);
-    h->told = g_steal_pointer(&text);
-    return 0;
-}
-
-/* At most once a second: progress changes more often. */
+/* At most once a second, and as long as there is progress to tell. */
 static void status_later(Host *h) {
     int enabled = SD_EVENT_OFF;
 
@@ -83,6 +70,23 @@ static void status_later(Host *h) {
         return;
     sd_event_source_set_time(h->status, MAX(now_monotonic(), h->status_at + STATUS_PACE));
     sd_event_source_set_enabled(h->status, SD_EVENT_ONESHOT);
+}
+
+static int on_status(sd_event_source *source, uint64_t usec, void *userdata) {
+    Host *h = userdata;
+    g_autofree char *text = status_text(h->manager);
+
+    if (h->leaving)
+        return 0;
+    h->status_at = now_monotonic();
+    if (g_strcmp0(text, h->told) != 0) {
+        sd_notifyf(false, "STATUS=%s", text);
+        g_free(h->told);
+        h->told = g_steal_pointer(&text);
+    }
+    if (manager_n_active(h->manager) > 0)
+        status_later(h);
+    return 0;
 }
 
 static int on_extend(sd_event_source *source, uint64_t usec, void *userdata) {

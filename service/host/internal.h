@@ -47,7 +47,7 @@ bool status_is_switching(Manager *m);
 bool status_is_quiet(Manager *m);
 
 /* leave.c */
-/* Exit status of a service that left as idle and was given a job on the way out; the unit starts it again. */
+/* Exit status of a service that left as idle and was given a domain or a job on the way out; the unit starts it again. */
 #define EXIT_AGAIN 75
 /* Sets the clock of idleness to its beginning. */
 void idle_reset(Host *h);

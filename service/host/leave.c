@@ -61,11 +61,12 @@ int idle_start(Host *h) {
 /* ── leaving ── */
 
 static void exit_now(Host *h) {
-    unsigned n = manager_n_active(h->manager);
+    bool again = h->by_idleness && !status_is_quiet(h->manager);
 
-    if (h->by_idleness && n > 0)
-        log_notice("A job was ordered while the service was leaving; it comes back at once.");
-    sd_event_exit(h->event, h->by_idleness && n > 0 ? EXIT_AGAIN : EXIT_SUCCESS);
+    if (again)
+        log_notice("There is something to do since the service began to leave; it comes back at "
+                   "once.");
+    sd_event_exit(h->event, again ? EXIT_AGAIN : EXIT_SUCCESS);
 }
 
 /* After everything else of a round of the loop. */

@@ -53,21 +53,25 @@ char *status_text(Manager *m) {
 }
 
 unsigned status_n_unsettled(Manager *m) {
-    g_autoptr(GPtrArray) jobs = active_jobs(m);
+    GHashTableIter iter;
+    void *value;
     unsigned n = 0;
 
-    for (guint i = 0; i < jobs->len; i++) {
-        const Domain *d = job_domain(jobs->pdata[i]);
-        n += !d || domain_process_gone(d);
+    g_hash_table_iter_init(&iter, manager_jobs(m));
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        const Domain *d = job_domain(value);
+        n += job_is_active(value) && (!d || domain_process_gone(d));
     }
     return n;
 }
 
 bool status_is_switching(Manager *m) {
-    g_autoptr(GPtrArray) jobs = active_jobs(m);
+    GHashTableIter iter;
+    void *value;
 
-    for (guint i = 0; i < jobs->len; i++)
-        if (job_is_switching(jobs->pdata[i]))
+    g_hash_table_iter_init(&iter, manager_jobs(m));
+    while (g_hash_table_iter_next(&iter, NULL, &value))
+        if (job_is_switching(value))
             return true;
     return false;
 }

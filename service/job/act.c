@@ -71,8 +71,7 @@ static void act_record_running(Job *j) {
 }
 
 static void told_ready(Job *j) {
-    log_event(LOG_INFO, MESSAGE_JOB_READY, "Job %" PRIu64 " (\"%s\", disk \"%s\"): ready.", j->id,
-              j->domain_name, j->disk);
+    job_log(j, LOG_INFO, MESSAGE_JOB_READY, "ready.");
 }
 
 static void act_record_ready(Job *j) {
@@ -349,9 +348,11 @@ static void act_clean(Job *j) {
 }
 
 static void told_concluded(Job *j) {
-    log_event(LOG_INFO, MESSAGE_JOB_CONCLUDED, "Job %" PRIu64 " (\"%s\", disk \"%s\"): %s%s%s",
-              j->id, j->domain_name, j->disk, job_result_to_string(j->result),
-              j->error_message[0] ? ": " : ".", j->error_message);
+    bool lost = j->result == RESULT_LOST;
+
+    job_log(j, lost ? LOG_WARNING : LOG_INFO, lost ? MESSAGE_JOB_LOST : MESSAGE_JOB_CONCLUDED,
+            "%s%s%s", job_result_to_string(j->result), j->error_message[0] ? ": " : ".",
+            j->error_message);
     j->hooks.finished(j, j->userdata);
 }
 

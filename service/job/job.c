@@ -408,6 +408,23 @@ void job_start(Job *j, Journal *journal, sd_event *event, const JobHooks *hooks,
     commit_put(j, 0, "created", NULL, done, done_data);
 }
 
+void job_log(const Job *j, int level, const char *message_id, const char *format, ...) {
+    g_autofree char *id = g_strdup_printf("%" PRIu64, j->id), *words = NULL;
+    const LogField fields[] = {{"BLOCKJOB_JOB", id},
+                               {"BLOCKJOB_DOMAIN", j->domain_name},
+                               {"BLOCKJOB_DISK", j->disk},
+                               {"BLOCKJOB_TARGET", job_target_path(j)},
+                               {"BLOCKJOB_RESULT", job_result_to_string(j->result)},
+                               {0}};
+    va_list ap;
+
+    va_start(ap, format);
+    words = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    log_with_fields(level, message_id, fields, "Job %s (\"%s\", disk \"%s\"): %s", id,
+                    j->domain_name, j->disk, words);
+}
+
 void job_resume_after_restart(Job *j, Journal *journal, sd_event *event, const JobHooks *hooks,
                               void *userdata) {
     surroundings(j, journal, event, hooks, userdata);
@@ -417,10 +434,9 @@ void job_resume_after_restart(Job *j, Journal *journal, sd_event *event, const J
     j->stopped = j->halted; /* perhaps by an earlier life */
     if (j->domain && j->kind->restored)
         j->kind->restored(j);
-    log_event(LOG_INFO, MESSAGE_JOB_RECOVERED,
-              "Job %" PRIu64 " (\"%s\", disk \"%s\"): found in the journal, %s%s%s.", j->id,
-              j->domain_name, j->disk, job_state_to_string(j->state), j->intent ? ", to be " : "",
-              job_intent_to_string(j->intent));
+    job_log(j, LOG_INFO, MESSAGE_JOB_RECOVERED, "found in the journal, %s%s%s.",
+            job_state_to_string(j->state), j->intent ? ", to be " : "",
+            job_intent_to_string(j->intent));
     job_commit(j, JOB_CHANGED_RESTARTS, "recovered", NULL);
 }
 

@@ -149,6 +149,10 @@ void job_advance(Job *j);
 /* The domain's connection or process changed. */
 void job_link_changed(Job *j);
 
+/* An event of the job for administrators: "Job N ("domain", disk "vda"): what", with fields in the journal. */
+void job_log(const Job *j, int level, const char *message_id, const char *format, ...)
+    G_GNUC_PRINTF(4, 5);
+
 uint64_t job_id(const Job *j);
 uint64_t job_group_id(const Job *j); /* 0 = in no group */
 GPtrArray *job_parts(const Job *j);  /* Job*, borrowed: the members of a group; else itself */

@@ -156,3 +156,12 @@ def test_name_of_128_bytes_becomes_a_path(t):
     assert domain.Name == name and s.domain(name) == domain
     assert all(c.isalnum() or c in "/_" for c in domain.path)
     assert domain.path in s.domains()
+
+
+def test_limit_that_is_hit_is_logged_once_for_many_calls(t):
+    t.fake_polkit("yes")
+    s, _qemu, domain = small(t, disks=2, config="[Limits]\nMaxJobs=1\n")
+    slow_job(t, domain.disk())
+    for _ in range(50):
+        refused(lambda: domain.disk("vdb").copy(t.path("copies/x")), "LimitReached")
+    assert s.log().count("A call was refused by a limit") == 1, s.log()

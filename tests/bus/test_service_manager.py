@@ -178,6 +178,22 @@ def test_every_call_that_reaches_a_leaving_service_is_answered(t):
     assert answered > 150 and refused_calls, f"{answered} answered, {refused_calls} when nobody was there"
 
 
+def test_service_that_is_given_something_to_do_while_it_leaves_comes_back(t):
+    """The call is with the bus before the release of the name is: it stands still while both are sent."""
+    systemd, s = empty(t, "[Service]\nIdleTimeout=2s\n")
+    qemu = t.qemu("web", [t.image("web0.qcow2", size="1M")])
+    s.manager.properties()
+    t.bus.daemon.freeze()
+    t.cleanup(t.bus.daemon.thaw)
+    call = s.conn.call_async(ROOT, f"{PREFIX}.Manager", "AttachDomain", "(ssa{sv})", ("web", qemu.socket, {}))
+    systemd.wait("STOPPING", "1")
+    t.bus.daemon.thaw()
+    assert call.result().endswith("/domain/web")
+    assert s.process.wait() == 75
+    domain = s.start().domain("web")
+    wait_until(lambda: domain.State == "paused")
+
+
 def test_call_that_waits_for_qemu_is_answered_by_a_leaving_service(t):
     s = t.service()
     qemu = t.qemu("web", [t.image("web0.qcow2", size="1M")])
@@ -322,7 +338,7 @@ def test_reload_of_authorization_and_folders(t):
     wait_until(lambda: len(fake.waiting()) == 2)
     assert [c.verb for c in fake.checks] == ["copy", "copy"]
     call("copies/c")
-    wait_until(lambda: "Refused a call" in s.log())
+    wait_until(lambda: "refused by a limit" in s.log())
 
 
 def test_reload_of_a_bad_file_keeps_what_was_read_before(t):
