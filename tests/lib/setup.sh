@@ -4,8 +4,8 @@
 
 packages_build="gcc libc6-dev meson ninja-build pkg-config libsystemd-dev libglib2.0-dev libjansson-dev libsqlite3-dev
     libxml2-dev libpolkit-gobject-1-dev"
-packages_test="clang-format systemd python3 python3-gi gir1.2-glib-2.0 dbus-daemon dbus-bin polkitd qemu-system-x86 qemu-utils
-    busybox-static util-linux mount patch procps strace e2fsprogs"
+packages_test="clang-format gettext systemd python3 python3-gi gir1.2-glib-2.0 dbus-daemon dbus-bin polkitd
+    qemu-system-x86 qemu-utils busybox-static util-linux mount patch procps strace e2fsprogs"
 # What the roots of tests/lib/root have besides, and what this machine needs to make and boot them.
 packages_root="systemd-sysv dbus dbus-broker libpam-systemd udev build-essential debhelper lintian fakeroot ca-certificates"
 packages_container="mmdebstrap systemd-container debian-archive-keyring busybox-static"
