@@ -196,7 +196,7 @@ class Stage:
 
     FILL = "1M"
 
-    def __init__(self, t, name, definition=False, **options):
+    def __init__(self, t, name, definition=False, systemd=None, **options):
         """options: of every copy, beside its own."""
         self.t, self.number, self.definition, self.options = t, 0, None, options
         self.images = t.path(f"{name}-images")
@@ -205,7 +205,7 @@ class Stage:
         self.target = self.job = self.properties = None
         self.qemu = t.qemu(name, [self.current], idle=False)
         # Old jobs would make every start longer and move the moments.
-        self.mortal = Mortal(t.service("[Jobs]\nKeepFinishedJobs=2\nKeepFinishedTime=0\n"))
+        self.mortal = Mortal(t.service("[Jobs]\nKeepFinishedJobs=2\nKeepFinishedTime=0\n", systemd=systemd))
         self.s = self.mortal.s
         if definition:
             self.definition = f"{self.images}/{name}.xml"

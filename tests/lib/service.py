@@ -274,13 +274,13 @@ class Service(Client):
             f.write(text)
 
     def start(self, wait=True):
-        argv = [*self.wrap, self.binary, f"--state-dir={self.state_dir}", f"--socket-dir={self.socket_dir}",
+        argv = [self.binary, f"--state-dir={self.state_dir}", f"--socket-dir={self.socket_dir}",
                 f"--config={self.config_path}", "--log-level=debug", *self.args]
         env, fds = dict(self.bus.env), ()
         if self.systemd:
             argv, fds = self.systemd.command(argv)
             env |= self.systemd.env
-        self.process = Process(argv, self.log_path, env=env, name="blockjobd", pass_fds=fds)
+        self.process = Process([*self.wrap, *argv], self.log_path, env=env, name="blockjobd", pass_fds=fds)
         self.started += 1
         if wait:
             self.bus.wait_name(PREFIX, self.process)

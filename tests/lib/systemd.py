@@ -38,6 +38,7 @@ class ServiceManager:
 
     def command(self, argv):
         """(argv, descriptors to pass) of a service that finds the store as systemd passes it."""
+        self._readable()  # the last words of the life before
         stored = [(name, fd) for name, fds in self.store.items() for fd in fds]
         if not stored:
             return argv, ()
