@@ -70,6 +70,23 @@ static void act_record_running(Job *j) {
     job_commit(j, JOB_CHANGED_STATE, "", told_running);
 }
 
+void job_log(const Job *j, int level, const char *message_id, const char *format, ...) {
+    g_autofree char *id = g_strdup_printf("%" PRIu64, j->id), *words = NULL;
+    const LogField fields[] = {{"BLOCKJOB_JOB", id},
+                               {"BLOCKJOB_DOMAIN", j->domain_name},
+                               {"BLOCKJOB_DISK", j->disk},
+                               {"BLOCKJOB_TARGET", job_target_path(j)},
+                               {"BLOCKJOB_RESULT", job_result_to_string(j->result)},
+                               {0}};
+    va_list ap;
+
+    va_start(ap, format);
+    words = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    log_with_fields(level, message_id, fields, "Job %s (\"%s\", disk \"%s\"): %s", id,
+                    j->domain_name, j->disk, words);
+}
+
 static void told_ready(Job *j) {
     job_log(j, LOG_INFO, MESSAGE_JOB_READY, "ready.");
 }

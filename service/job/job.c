@@ -408,23 +408,6 @@ void job_start(Job *j, Journal *journal, sd_event *event, const JobHooks *hooks,
     commit_put(j, 0, "created", NULL, done, done_data);
 }
 
-void job_log(const Job *j, int level, const char *message_id, const char *format, ...) {
-    g_autofree char *id = g_strdup_printf("%" PRIu64, j->id), *words = NULL;
-    const LogField fields[] = {{"BLOCKJOB_JOB", id},
-                               {"BLOCKJOB_DOMAIN", j->domain_name},
-                               {"BLOCKJOB_DISK", j->disk},
-                               {"BLOCKJOB_TARGET", job_target_path(j)},
-                               {"BLOCKJOB_RESULT", job_result_to_string(j->result)},
-                               {0}};
-    va_list ap;
-
-    va_start(ap, format);
-    words = g_strdup_vprintf(format, ap);
-    va_end(ap);
-    log_with_fields(level, message_id, fields, "Job %s (\"%s\", disk \"%s\"): %s", id,
-                    j->domain_name, j->disk, words);
-}
-
 void job_resume_after_restart(Job *j, Journal *journal, sd_event *event, const JobHooks *hooks,
                               void *userdata) {
     surroundings(j, journal, event, hooks, userdata);
