@@ -186,6 +186,9 @@ static void act_decide(Job *j) {
     j->decided = true;
     j->deciding = j->chain.one_phase ? 0 : j->hold_since; /* nobody waits for that of one phase */
     journal_cork(j->journal);
+    for (guint i = 0; i < j->parts->len; i++)
+        copy_target_sync_now(
+            j->parts->pdata[i]); /* at the latest; as a rule it was before the order */
     group_follow(j, EVENT_DECIDE, "decided");
     job_commit(j, j->chain.one_phase ? JOB_CHANGED_STATE : 0, "decided", told_decided);
     journal_uncork(j->journal);

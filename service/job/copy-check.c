@@ -59,6 +59,7 @@ void copy_clear(Copy *c) {
     g_free(c->cache);
     g_free(c->aio);
     target_free(c->target);
+    copy_sync_free(c->sync_owed);
 }
 
 /* ── words only ── */

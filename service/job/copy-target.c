@@ -62,21 +62,26 @@ int copy_target_write(const Job *j) {
                                                       : 0;
 }
 
-typedef struct {
+struct CopySync {
     char *path;
     int fd; /* owned; -1: the folder alone */
-} Sync;
+};
 
-static void sync_free(void *data) {
-    Sync *s = data;
-
+CopySync *copy_sync_free(CopySync *s) {
+    if (!s)
+        return NULL;
     fd_close(s->fd);
     g_free(s->path);
     g_free(s);
+    return NULL;
+}
+
+static void sync_free(void *data) {
+    copy_sync_free(data);
 }
 
 static int run_sync(void *data) {
-    const Sync *s = data;
+    const CopySync *s = data;
 
     if (s->fd >= 0 && fdatasync(s->fd) < 0)
         return -errno;
@@ -94,19 +99,30 @@ static void on_synced(int error, void *userdata) {
              error < 0 ? "target" : "name of", j->target, g_strerror(abs(error)));
 }
 
-/* The journal's thread works in order: name and header of a new target last before any decision can be recorded. QEMU
- * would not flush a header that it has not written. */
-void copy_target_sync(Job *j, bool content) {
+void copy_target_sync_now(Job *j) {
+    CopySync *s = g_steal_pointer(&j->copy.sync_owed);
+
+    if (!s)
+        return;
+    journal_slot_cancel(j->target_sync);
+    journal_run(j->journal, run_sync, s, sync_free, on_synced, j, &j->target_sync);
+}
+
+void copy_target_sync(Job *j, bool content, bool may_wait) {
     if (j->copy.target_kind != TARGET_NEW)
         return;
-    Sync s = {g_strdup(j->target), -1};
+    CopySync *s = g_new0(CopySync, 1);
 
+    s->path = g_strdup(j->target);
     if (content && j->copy.target)
-        s.fd = fcntl(j->copy.target->fd, F_DUPFD_CLOEXEC, 0);
+        s->fd = fcntl(j->copy.target->fd, F_DUPFD_CLOEXEC, 0);
     else if (content) /* where it is closed to us by now, only what QEMU flushes lasts */
-        s.fd = open(j->target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    journal_slot_cancel(j->target_sync);
+        s->fd = open(j->target, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    else
+        s->fd = -1;
+    copy_sync_free(j->copy.sync_owed);
+    j->copy.sync_owed = s;
     j->copy.unsynced = false;
-    journal_run(j->journal, run_sync, g_memdup2(&s, sizeof(s)), sync_free, on_synced, j,
-                &j->target_sync);
+    if (!may_wait || journal_is_idle(j->journal))
+        copy_target_sync_now(j);
 }

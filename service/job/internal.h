@@ -62,7 +62,8 @@ typedef struct {
     bool source_block, delete_source, delete_target;
     /* this run's */
     Target *target; /* open while needed */
-    bool unsynced;  /* the new image could not be made to last */
+    struct CopySync *sync_owed;
+    bool unsynced; /* the new image could not be made to last */
 } Copy;
 
 /* What a job inside the disk's own chain needs beside that: top, what lies between, base. In Copy it has source_node (a
@@ -308,5 +309,11 @@ bool copy_target_open(Job *j, Failure *f);
 bool copy_target_by_qemu(const Job *j);
 /* Else: writes the header of a new image; whatever was in the file is gone. Negative errno. */
 int copy_target_write(const Job *j);
-/* Syncs a new target's folder, and what was written to the file if content, in the journal's thread. */
-void copy_target_sync(Job *j, bool content);
+/* A new target's folder, and what was written to the file if content, is synced in the journal's thread, which works in
+ * order: both last before any decision can be recorded. QEMU would not flush a header that it has not written.
+ * may_wait: not while others' records wait for that thread; copy_target_sync_now() is called at leisure, and before the
+ * order for an end is recorded. */
+void copy_target_sync(Job *j, bool content, bool may_wait);
+void copy_target_sync_now(Job *j);
+typedef struct CopySync CopySync;
+CopySync *copy_sync_free(CopySync *s);

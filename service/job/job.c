@@ -564,6 +564,7 @@ static int on_timer(sd_event_source *source, uint64_t usec, void *userdata) {
 
     if (j->deciding > 0 && now_monotonic() - j->deciding > DECISION_DEADLINE)
         job_take_back_decision(j);
+    copy_target_sync_now(j);
     if (j->fresh == RETRY && now_monotonic() >= j->retry_at)
         job_look_again(j, LOOK_JOBS | LOOK_DISKS);
     else if (j->domain)

@@ -173,8 +173,9 @@ static void copy_name_target(Job *j) {
 
 static void copy_restored(Job *j) {
     copy_name_target(j);
-    /* Begun, and not known how far: the mirror may be at work already. */
-    copy_target_sync(j, j->state == JOB_PREPARING);
+    /* With the page cache this has been done before it was recorded as running, and could take long now. */
+    copy_target_sync(j, j->state == JOB_PREPARING || uses_direct(j),
+                     j->state == JOB_RUNNING || j->state == JOB_READY);
 }
 
 static void add_start(Job *j) {
@@ -311,7 +312,7 @@ static void setup_create(Job *j) {
     }
     if (!add_descriptors(j))
         return;
-    copy_target_sync(j, true);
+    copy_target_sync(j, true, uses_direct(j));
     if (copy_target_by_qemu(j)) {
         add_create(j);
         j->stage = SETUP_CREATING;
@@ -512,6 +513,7 @@ static void look_at_rest(Job *j) {
 
 static void copy_clean(Job *j) {
     j->copy.target = target_free(j->copy.target);
+    j->copy.sync_owed = copy_sync_free(j->copy.sync_owed);
     if (!job_qemu_is_there(j)) {
         files_clean(j);
         return;

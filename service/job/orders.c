@@ -98,6 +98,8 @@ void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata) 
     /* How much is left to copy, hence how long the guest would stand, is asked while the record is being written. */
     job_look_again(j, LOOK_EXPORTS | (j->halted ? LOOK_LIST | LOOK_PROGRESS : 0));
     journal_cork(j->journal);
+    for (guint i = 0; i < j->parts->len; i++)
+        copy_target_sync_now(j->parts->pdata[i]);
     group_follow(j, intent == INTENT_PIVOT ? EVENT_PIVOT : EVENT_FINISH, "with its group");
     job_commit_order(j, JOB_CHANGED_STATE, j->halted ? "the guest will be stopped" : "", done,
                      userdata);

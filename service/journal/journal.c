@@ -20,6 +20,7 @@ struct Journal {
     uint64_t last_id;
     GPtrArray *jobs, *domains; /* until they are taken */
     EntryList ready;           /* continuations that are still to be called */
+    unsigned under_way;        /* handed over and not come back */
     bool dispatching, freed;
 };
 
@@ -87,6 +88,7 @@ const char *journal_state_to_string(JournalState state) {
 
 /* The slot stays valid while its continuation runs, so that its owner may cancel it from there. */
 static void run_continuation(Journal *j, JournalSlot *entry) {
+    j->under_way -= entry->type != ENTRY_STATE;
     if (entry->type == ENTRY_STATE) {
         j->state = entry->new_state;
         if (j->changed)
@@ -127,6 +129,7 @@ void journal_slot_cancel(JournalSlot *slot) {
 bool journal_slot_withdraw(Journal *j, JournalSlot *slot) {
     if (!writer_withdraw(j->writer, slot))
         return false;
+    j->under_way--;
     journal_slot_free(slot);
     return true;
 }
@@ -179,6 +182,10 @@ Journal *journal_free(Journal *j) {
     return NULL;
 }
 
+bool journal_is_idle(const Journal *j) {
+    return j->under_way == 0;
+}
+
 JournalState journal_state(const Journal *j) {
     return j->state;
 }
@@ -208,6 +215,7 @@ GPtrArray *journal_take_domains(Journal *j) {
 static void hand_over(Journal *j, JournalSlot *entry, JournalSlot **ret) {
     if (ret)
         *ret = entry;
+    j->under_way++;
     writer_push(j->writer, entry);
 }
 

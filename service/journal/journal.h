@@ -75,6 +75,8 @@ Journal *journal_free(Journal *j);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Journal, journal_free)
 
 JournalState journal_state(const Journal *j);
+/* Nobody waits for the writer thread. */
+bool journal_is_idle(const Journal *j);
 /* "ok", "recovered", "full", "failed". */
 const char *journal_state_to_string(JournalState state);
 /* Identity of this journal, made at creation: eight lower-case hex digits. Part of every node name and QEMU job id. */
