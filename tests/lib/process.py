@@ -15,6 +15,9 @@ LIB = os.path.join(REPO, "tests", "lib")
 # Under load and with sanitizers everything is slower; a deadline is there to end a hang, not to measure.
 PATIENCE = float(os.environ.get("BLOCKJOBD_TEST_PATIENCE", "1"))
 
+# What stands before a program of ours: memcheck, with tests/run --valgrind.
+VALGRIND = os.environ.get("BLOCKJOBD_TEST_VALGRIND", "").split()
+
 _libc = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 

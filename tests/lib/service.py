@@ -6,7 +6,7 @@ import signal
 from gi.repository import GLib
 
 from bus import PREFIX, BusError
-from process import BUILD, Process, wait_until
+from process import BUILD, VALGRIND, Process, wait_until
 
 ROOT = "/org/blockjob1"
 # Options of the interface that are not what Python's type says: bool → b, int → t, str → s.
@@ -274,7 +274,7 @@ class Service(Client):
             f.write(text)
 
     def start(self, wait=True):
-        argv = [self.binary, f"--state-dir={self.state_dir}", f"--socket-dir={self.socket_dir}",
+        argv = [*VALGRIND, self.binary, f"--state-dir={self.state_dir}", f"--socket-dir={self.socket_dir}",
                 f"--config={self.config_path}", "--log-level=debug", *self.args]
         env, fds = dict(self.bus.env), ()
         if self.systemd:

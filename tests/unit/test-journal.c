@@ -558,7 +558,7 @@ static void fill_disk(const char *dir) {
 
 static bool mount_small(const char *dir) {
     if (geteuid() != 0 || unshare(CLONE_NEWNS) < 0 ||
-        mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+        mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) < 0 ||
         mount("tmpfs", dir, "tmpfs", 0, "size=24m") < 0) {
         g_test_skip("A small file system cannot be mounted: not root, or not allowed to.");
         return false;

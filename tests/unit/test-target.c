@@ -645,7 +645,7 @@ static void full_and_read_only_run(gconstpointer data) {
     Place *p = (Place *) data;
 
     g_assert_cmpint(unshare(CLONE_NEWNS), ==, 0);
-    g_assert_cmpint(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), ==, 0);
+    g_assert_cmpint(mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL), ==, 0);
     g_assert_cmpint(mount("none", at(p, "in"), "tmpfs", 0, "nr_inodes=2"), ==, 0);
     write_file(at(p, "in/last.img"), "x");
     g_auto(Failure) f = {0};
