@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Errors while copying: a target that is full, a source that cannot be read, and what can be done then."""
+"""Errors while copying: a target that is full or gone, a source that cannot be read, and what can be done then."""
 import json
 import os
 
@@ -129,3 +129,21 @@ def test_enospc_policy_reports_other_errors(t):
 def test_enospc_policy_holds_a_full_target(t):
     qemu, s, disk, job, place = full(t, on_target_error="enospc")
     assert (job.State, job.IoStatus) == ("running", "no-space"), job.properties()
+
+
+def test_a_target_whose_place_disappears_is_not_pivoted_to(t):
+    """Its file system is unmounted under it; QEMU still writes into it without a word."""
+    place = small_place(t, "place", "64m")
+    qemu, s, disk = one_disk(t)
+    job = slow_copy(disk, f"{place}/new.qcow2", on_ready="pivot")
+    run(["umount", "-l", place]).ok()
+    job.set_speed(0)
+    wait_until(lambda: job.ErrorName, what="the error")
+    assert (job.State, job.OnReady, job.ErrorName) == ("ready", "wait", f"{PREFIX}.Error.BadTarget"), job.properties()
+    assert "not there any more" in refusal("BadTarget", job.pivot)
+    assert refusal("BadTarget", job.finish)
+    assert disk.Source == t.path("old.qcow2")
+    job.cancel().wait_result("cancelled")
+    assert os.listdir(place) == []
+    qemu.io("write -P 1 0 64k")
+    pivoted(disk.copy(t.path("other.qcow2")))
