@@ -36,9 +36,9 @@ class GroupScene(Scene):
         self.roots = {d: self.qemu.image(i)["node-name"] for i, d in enumerate(DISKS)}
 
     def copy(self, **o):
-        members = {d: {"format": self.format} for d in DISKS}
-        more = {**self.options, "request_id": f"n{self.number}", **o}
-        del more["format"]
+        members = {d: self.images_options for d in DISKS}
+        more = {k: v for k, v in self.options.items() if k not in self.images_options}
+        more.update(request_id=f"n{self.number}", **o)
         self.job = self.mortal.call(lambda: self.domain.copy_disks(self.target, members, **more))
         return self.job
 

@@ -78,7 +78,7 @@ def end_on_ready(scene, method, result):
     client = scene.s.client(0)
 
     def order():
-        o = {"format": scene.format, "request_id": f"n{scene.number}", "on_ready": method}
+        o = {**scene.options, "request_id": f"n{scene.number}", "on_ready": method}
         return client.domain(scene.qemu.name).disk("vda").copy(scene.target, **o)
     job = scene.mortal.call(order)
     client.conn.close()

@@ -41,7 +41,10 @@ class Scene(Stage):
 
     def __init__(self, t, name, format="raw", definition=False, guest=False, service=None, folder=None, through=None,
                  **options):
-        self.t, self.number, self.definition, self.options = t, 0, None, {"format": format, **options}
+        self.t, self.number, self.definition = t, 0, None
+        # Where native AIO is exhausted, a second try would move the moments, and there is a warning.
+        self.images_options = {"format": format, "aio": "threads"}
+        self.options = {**self.images_options, **options}
         self.format, self.guest = format, guest
         self.images = f"{folder}/images" if folder else t.path(f"{name}-images")
         self.targets, self.deleted = set(), set()
