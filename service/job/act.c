@@ -154,7 +154,7 @@ static void act_complete(Job *j) {
     for (guint i = 0; i < j->parts->len; i++) {
         Job *part = j->parts->pdata[i];
         const QemuJob *q = job_in_qemu(part);
-        if (q && q->phase == QJOB_READY)
+        if (job_part_follows(j, part) && q && q->phase == QJOB_READY)
             add_completion(part, b);
     }
     j->asked = true;
@@ -228,9 +228,10 @@ static void on_finalized(const QmpBatchResult *result, void *userdata) {
     action_answered(j, result, "to finalize");
 }
 
-static bool is_pending(const Job *j) {
-    const QemuJob *q = job_in_qemu(j);
-    return q && q->phase == QJOB_PENDING;
+/* Does it wait for the decision about the whole? */
+static bool is_pending(const Job *j, const Job *part) {
+    const QemuJob *q = job_in_qemu(part);
+    return q && q->phase == QJOB_PENDING && job_part_follows(j, part);
 }
 
 static void act_finalize(Job *j) {
@@ -239,7 +240,7 @@ static void act_finalize(Job *j) {
 
     for (guint i = 0; i < j->parts->len; i++) {
         Job *part = j->parts->pdata[i];
-        if (!is_pending(part))
+        if (!is_pending(j, part))
             continue;
         qmp_batch_add(b, false, "job-finalize", json_pack("{s:s}", "id", part->qemu_id), -1);
         part->end_looked = true;
@@ -251,7 +252,7 @@ static void act_finalize(Job *j) {
     }
     for (guint i = 0; i < j->parts->len; i++) {
         Job *part = j->parts->pdata[i];
-        if (is_pending(part) && part->kind->finalize)
+        if (is_pending(j, part) && part->kind->finalize)
             part->kind->finalize(part, b);
     }
     batch_go(j, on_finalized, scope);
@@ -290,7 +291,8 @@ static void act_abort(Job *j) {
     for (guint i = 0; i < j->parts->len; i++) {
         Job *part = j->parts->pdata[i];
         const QemuJob *q = job_in_qemu(part);
-        bool there = q && (q->phase == QJOB_RUNNING || q->phase == QJOB_READY || is_pending(part));
+        bool there =
+            q && (q->phase == QJOB_RUNNING || q->phase == QJOB_READY || is_pending(j, part));
         if (part != j && (!there || part->aborting || part->intent == INTENT_CANCEL))
             continue; /* a member that is cancelled by itself */
         qmp_batch_add(b, false, "job-cancel", json_pack("{s:s}", "id", part->qemu_id), -1);
@@ -408,12 +410,14 @@ static void on_dismissed(const QmpBatchResult *result, void *userdata) {
 
 static void act_dismiss(Job *j) {
     QmpBatch *b = batch_new(j);
+    bool over = j->state == JOB_CONCLUDED; /* else it is what a failed switch has left */
 
-    if (j->kind->dismiss)
+    j->leftover_gone = true;
+    if (over && j->kind->dismiss)
         j->kind->dismiss(j, b);
     qmp_batch_add(b, false, "job-dismiss", json_pack("{s:s}", "id", j->qemu_id), -1);
-    batch_go(j, on_dismissed, 0);
-    if (j->domain) /* nobody waits to see it gone */
+    batch_go(j, on_dismissed, over ? 0 : LOOK_LIST);
+    if (over && j->domain) /* nobody waits to see it gone */
         domain_look_later(j->domain, LOOK_LIST);
 }
 
@@ -447,6 +451,9 @@ void job_act(Job *j, const Step *step) {
         return;
     case STEP_FINALIZE:
         act_finalize(j);
+        return;
+    case STEP_AGAIN:
+        group_mirror_again(j);
         return;
     case STEP_CONTINUE_GUEST:
         act_continue_guest(j);

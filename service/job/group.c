@@ -27,7 +27,7 @@ void group_facts(const Job *g, StepFacts *f) {
     for (size_t i = 0; i < n; i++) {
         const Job *m = g->parts->pdata[i];
         StepFacts of = job_facts(m);
-        members[i] = (StepMember){m->state, m->result, m->clean, of.qjob, of.root};
+        members[i] = (StepMember){m->state, m->result, m->clean, m->redone, of.qjob, of.root};
         if (job_is_active(m))
             f->link = link_with(f->link, &of);
     }
@@ -169,6 +169,26 @@ void group_follow(Job *g, JobEvent event, const char *detail) {
     }
 }
 
+void group_mirror_again(Job *m) {
+    const QemuJob *q = job_in_qemu(m);
+
+    job_warn(m->group,
+             "Disk \"%s\" (job %" PRIu64
+             ") could not be switched together with the others, so it is copied again and switched "
+             "later: %s",
+             m->disk, m->id,
+             q && q->error ? q->error : "the job has ended in QEMU before it was switched.");
+    job_transition(m, EVENT_PREPARE);
+    m->redone = true;
+    m->leftover_gone = m->decided = m->finalized = m->end_looked = false;
+    m->intent = INTENT_NONE;
+    m->on_ready = ON_READY_PIVOT;
+    m->pause_guest = m->group->pause_guest;
+    m->max_pause = m->group->max_pause;
+    /* From here on the guest's writes go to the source alone: without QEMU, that is right again. */
+    job_commit(m, JOB_CHANGED_STATE | JOB_CHANGED_ON_READY, "mirrored again", NULL);
+}
+
 bool check_no_member(const Job *j, const char *verb, Failure *f) {
     if (!job_active_group(j))
         return true;
@@ -267,7 +287,7 @@ static void follow_record(Job *m, const Job *g) {
     bool ending = g->state == JOB_PIVOTING || g->state == JOB_FINISHING;
     bool went_ahead = m->intent == INTENT_PIVOT || m->intent == INTENT_FINISH;
 
-    if (!job_is_active(m) || m->result != RESULT_NONE)
+    if (!job_is_active(m) || m->result != RESULT_NONE || m->redone)
         return;
     m->decided = g->decided;
     if (ending || g->state == JOB_CANCELLING) {
@@ -279,8 +299,8 @@ static void follow_record(Job *m, const Job *g) {
     }
 }
 
-/* What concerns the group is handed over together, the group's record last; a journal that has next to no room may write
- * it in several transactions all the same. So what a member's record says of the end counts only as its group's does. */
+/* What concerns the group is one transaction. A record may be missing all the same (a damaged row is set aside), or be
+ * older: what a member's record says of the end counts only as its group's does, whatever a journal brings back. */
 void group_restore(Job *g) {
     bool cancelled = false;
 
@@ -288,7 +308,7 @@ void group_restore(Job *g) {
         return;
     for (guint i = 0; i < g->parts->len; i++)
         cancelled |= ((const Job *) g->parts->pdata[i])->intent == INTENT_CANCEL;
-    /* Not all were made, hence nobody was told of it; or the order to cancel was not recorded to its end. */
+    /* Not all are there, so it cannot be all of them; or a member is to be cancelled, which is never its own business. */
     if ((cancelled || g->parts->len < g->n_members) && !g->decided && g->intent != INTENT_CANCEL &&
         job_transition(g, EVENT_CANCEL))
         g->intent = INTENT_CANCEL;

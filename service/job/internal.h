@@ -102,6 +102,8 @@ struct Job {
     JobIntent intent;
     JobResult result;
     bool decided, halted, clean, exported, released;
+    bool
+        redone; /* of a member: its switch has failed after the decision, it is mirrored again by itself */
     FailureKind error;
     char *error_message;
     OnReady on_ready;
@@ -140,6 +142,7 @@ struct Job {
     GPtrArray *asks;    /* JobAsk*, sent and not answered */
     uint64_t fresh;     /* the look from which on the view can be relied on */
     bool asked, aborting, stopped, prepared;
+    bool leftover_gone; /* with redone: QEMU was told to forget the job that failed */
     /* CLOCK_MONOTONIC: the guest's writes wait since then for a decision that is handed over and not durable yet. */
     uint64_t deciding;
     uint64_t
@@ -263,6 +266,10 @@ void files_clean(Job *j);
 static inline bool job_is_group(const Job *j) {
     return j->kind == &kind_group;
 }
+/* Is this part brought to its end with the whole? Not one that is mirrored again. */
+static inline bool job_part_follows(const Job *j, const Job *part) {
+    return part == j || !part->redone;
+}
 /* The group whose business the job's end is; NULL when it has none, or has ended. */
 Job *job_active_group(const Job *j);
 /* What the members are, in the facts of their group. */
@@ -274,6 +281,8 @@ bool group_note_members(Job *g);
 /* The members make the event, with the group's intent and decision, and are recorded; the caller corks the journal and
  * records the group behind them. Nothing for a job that is no group. */
 void group_follow(Job *g, JobEvent event, const char *detail);
+/* After the decision only forward: a member that QEMU could not switch begins anew and ends by itself. */
+void group_mirror_again(Job *m);
 /* Words of what went wrong in the members, for the group's own error. */
 void group_set_error(Job *g);
 /* An order that only the group takes. */

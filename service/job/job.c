@@ -19,7 +19,7 @@ static const JobState transitions[][_EVENT_MAX] = {
     [JOB_PREPARING]  = { X_,            JOB_RUNNING, X_,        X_,           X_,            X_,        X_,            JOB_CANCELLING, JOB_CONCLUDED },
     [JOB_RUNNING]    = { X_,            X_,          JOB_READY, X_,           X_,            X_,        JOB_FINISHING, JOB_CANCELLING, JOB_CONCLUDED },
     [JOB_READY]      = { X_,            X_,          X_,        JOB_PIVOTING, JOB_FINISHING, X_,        X_,            JOB_CANCELLING, JOB_CONCLUDED },
-    [JOB_PENDING]    = { X_,            X_,          X_,        X_,           X_,            X_,        X_,            X_,             JOB_CONCLUDED },
+    [JOB_PENDING]    = { JOB_PREPARING, X_,          X_,        X_,           X_,            X_,        X_,            X_,             JOB_CONCLUDED },
     [JOB_PIVOTING]   = { X_,            X_,          X_,        X_,           X_,            JOB_READY, JOB_PENDING,   JOB_CANCELLING, JOB_CONCLUDED },
     [JOB_FINISHING]  = { X_,            X_,          X_,        X_,           X_,            JOB_READY, JOB_PENDING,   JOB_CANCELLING, JOB_CONCLUDED },
     [JOB_CANCELLING] = { X_,            X_,          X_,        X_,           X_,            X_,        X_,            X_,             JOB_CONCLUDED },
@@ -501,7 +501,7 @@ static bool job_holds(const Job *j) {
 
     for (guint i = 0; i < j->parts->len; i++) {
         const QemuJob *q = job_in_qemu(j->parts->pdata[i]);
-        holds |= q && q->phase == QJOB_PENDING;
+        holds |= q && q->phase == QJOB_PENDING && job_part_follows(j, j->parts->pdata[i]);
     }
     return holds;
 }
@@ -522,8 +522,9 @@ StepFacts job_facts(const Job *j) {
         .clean = j->clean,
         .halted = j->halted,
         .foreign = j->kind == &kind_foreign,
-        .member = job_active_group(j) != NULL,
+        .member = job_active_group(j) && !j->redone,
         .one_phase = j->chain.one_phase,
+        .leftover = j->redone && !j->leftover_gone,
         .link = job_link(j),
         .on_ready = j->on_ready != ON_READY_WAIT && !j->paused,
         .must_stop = j->pause_guest,

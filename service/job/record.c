@@ -71,6 +71,7 @@ static const Field fields[] = {
     F("delete-target", BOOL, copy.delete_target),
     LATER("group", U64, group_id),
     LATER("members", U32, n_members),
+    LATER("redone", BOOL, redone),
 };
 
 /* Only of kinds that work inside a disk's chain. */

@@ -83,6 +83,7 @@ enum {
     MEMBER = 1 << 13,
     WAITS = 1 << 14,
     ONE_PHASE = 1 << 15,
+    LEFTOVER = 1 << 16,
 };
 
 typedef struct {
@@ -142,6 +143,7 @@ static const StepRow table[] = {
     {S_ENDING, 0, 0, Q(PENDING), 0, DECIDED, 0,  STEP_FINALIZE, 0, "decided and pending"},
     {S_ENDING, 0, 0, Q(ENDING), 0, DECIDED, 0,  STEP_WAIT, 0, "decided, QEMU is at it"},
     {S_PIVOT, I(PIVOT), 0, Q_OVER, R(TARGET) | R(OTHER), DECIDED, 0,  STEP_SETTLE, RESULT_PIVOTED, "decided, and the guest stands on the target or its disk is unplugged"},
+    {S_PIVOT, I(PIVOT), 0, Q_OVER, R(SOURCE), DECIDED | MEMBER, 0,  STEP_AGAIN, 0, "decided for the group, but this disk stands on its source: mirrored again"},
     {S_PIVOT, I(PIVOT), 0, Q_OVER, R(SOURCE), DECIDED, 0,  STEP_SETTLE, RESULT_FAILED, "decided, but the guest stands on the source"},
     {S(FINISHING), I(FINISH), 0, Q_OVER, R(TARGET), DECIDED | ONE_PHASE, 0,  STEP_SETTLE, RESULT_PIVOTED, "decided, and the chain is shorter"},
     {S(FINISHING), I(FINISH), 0, Q(CONCLUDED), R(OTHER), DECIDED | ONE_PHASE, 0,  STEP_SETTLE, RESULT_PIVOTED, "decided and over without an error, its disk is unplugged"},
@@ -163,6 +165,8 @@ static const StepRow table[] = {
     {S(QUEUED) | S(PREPARING), I(NONE), 0, Q(ABSENT), R(SOURCE), 0, 0,  STEP_SETUP, 0, "not in QEMU yet"},
     {S(QUEUED) | S(PREPARING), I(NONE), 0, Q(ABSENT), R(OTHER), 0, 0,  STEP_SETTLE, RESULT_FAILED, "the disk is not on its source any more"},
     {S(PREPARING), I(NONE), 0, Q_THERE, 0, 0, 0,  STEP_RECORD_RUNNING, 0, "the job is in QEMU"},
+
+    {S(PREPARING), I(NONE), 0, Q(CONCLUDED) | Q(FAILED), R(SOURCE), LEFTOVER, 0,  STEP_DISMISS, 0, "what the failed switch has left in QEMU, which is recorded"},
 
 /* ── over without an order ── */
     {S(PREPARING) | S(RUNNING) | S(READY) | S_ENDING, 0, 0, Q_OVER, R(TARGET), 0, 0,  STEP_SETTLE, RESULT_PIVOTED, "the guest stands on the target, though it was not decided here"},
@@ -201,7 +205,7 @@ static unsigned fact_bits(const StepFacts *f) {
            (f->must_stop ? MUST_STOP : 0) | (f->may_stop ? MAY_STOP : 0) | (f->asked ? ASKED : 0) |
            (f->overdue ? OVERDUE : 0) | (f->aborting ? ABORTING : 0) |
            (f->must_prepare ? MUST_PREPARE : 0) | (f->member ? MEMBER : 0) |
-           (f->waits ? WAITS : 0) | (f->one_phase ? ONE_PHASE : 0);
+           (f->waits ? WAITS : 0) | (f->one_phase ? ONE_PHASE : 0) | (f->leftover ? LEFTOVER : 0);
 }
 
 static bool in_set(unsigned set, unsigned value) {
@@ -231,6 +235,8 @@ Step job_step(const StepFacts *f) {
 static QemuJobPhase member_phase(const StepMember *m) {
     if (m->result != RESULT_NONE)
         return QJOB_CONCLUDED;
+    if (m->alone)
+        return QJOB_ENDING;
     if (m->state == JOB_QUEUED || m->state == JOB_PREPARING)
         return QJOB_ABSENT;
     if (m->qjob == QJOB_ABSENT || m->qjob == QJOB_CONCLUDED || m->qjob == QJOB_FAILED)
@@ -253,7 +259,7 @@ static Gathering gather(const StepMember *members, size_t n) {
         g.all_pivoted &= m->result == RESULT_PIVOTED;
         g.all_clean &= m->clean || m->state == JOB_CONCLUDED; /* by an earlier life */
         g.any_failed |= m->result == RESULT_FAILED || m->result == RESULT_LOST;
-        g.any_on_source |= m->root == ROOT_SOURCE;
+        g.any_on_source |= m->root == ROOT_SOURCE || (m->alone && m->result != RESULT_PIVOTED);
     }
     return g;
 }

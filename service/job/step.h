@@ -72,6 +72,7 @@ typedef struct {
     bool foreign;     /* somebody else's job: watch only */
     bool member;      /* its group brings it to its end */
     bool one_phase;   /* it is never ready: it stops in pending by itself, and no guest is held */
+    bool leftover; /* mirrored again after a switch that failed, whose job may still be in QEMU */
     /* QEMU's */
     StepLink link;
     QemuJobPhase qjob;
@@ -93,6 +94,7 @@ typedef struct {
     JobState state;
     JobResult result;
     bool clean;
+    bool alone;        /* mirrored again: it comes to its end by itself */
     QemuJobPhase qjob; /* with a live link */
     StepRoot root;     /* with a link that is not unknown */
 } StepMember;
@@ -110,6 +112,7 @@ void job_step_gather(StepFacts *facts, const StepMember *members, size_t n);
     X(COMPLETE)       /* stop if recorded so, job-complete (pivot) or a soft cancel (finish) */    \
     X(DECIDE)         /* record the point of no return */                                          \
     X(FINALIZE)       /* job-finalize, and let the guest go on */                                  \
+    X(AGAIN) /* record that the switch of this one disk has failed and it is mirrored again */     \
     X(CONTINUE_GUEST) /* cont */                                                                   \
     X(ABORT)          /* job-cancel */                                                             \
     X(SETTLE)         /* the job is over in QEMU or with it: take the result that is given */      \

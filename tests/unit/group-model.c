@@ -21,7 +21,8 @@ typedef struct {
 
 typedef struct {
     Record now, durable;
-    uint8_t clean, aborting, released;
+    uint8_t clean, aborting, released, asked;
+    uint8_t again, d_again, leftover_gone;
     uint8_t phase, completing, root; /* QEMU's */
     uint8_t seen_phase, seen_root;
     uint8_t source_current, target_current; /* the images have all writes */
@@ -118,9 +119,10 @@ static const char *end_check(const World *w) {
     if (w->alive && w->guest != GUEST_RUNS)
         return "the guest was left stopped";
     if (w->finalize_failed)
-        return result == RESULT_FAILED || !w->alive
-                   ? NULL
-                   : "not all disks were switched, and that is not said";
+        return result == RESULT_PIVOTED && (w->m[0].durable.result != RESULT_PIVOTED ||
+                                            w->m[1].durable.result != RESULT_PIVOTED)
+                   ? "not all disks were switched, and that is not said"
+                   : NULL;
     if (w->durable.decided || (!w->trouble && w->alive && !w->cancelled))
         return result == (w->durable.intent == INTENT_PIVOT ? RESULT_PIVOTED : RESULT_FINISHED)
                    ? NULL
@@ -176,7 +178,10 @@ static StepFacts member_facts(const Explorer *e, const World *w, int i) {
         .decided = m->now.decided,
         .result = m->now.result,
         .clean = m->clean,
-        .member = active && e->rules.members_wait,
+        .member = active && e->rules.members_wait && !m->again,
+        .leftover = m->again && !m->leftover_gone,
+        .on_ready = m->again,
+        .asked = m->asked,
         .waits = active && (m->clean || !w->clean),
         .link = link_of(w),
         .aborting = m->aborting,
@@ -211,7 +216,7 @@ static StepFacts group_facts(const Explorer *e, const World *w, bool overdue) {
 
     for (int i = 0; i < N; i++) {
         StepFacts of = member_facts(e, w, i);
-        members[i] = (StepMember){of.state, of.result, of.clean, of.qjob, of.root};
+        members[i] = (StepMember){of.state, of.result, of.clean, w->m[i].again, of.qjob, of.root};
     }
     job_step_gather(&f, members, N);
     if (!e->rules.all_must_be_pending && f.qjob == QJOB_READY && w->m[0].seen_phase == QJOB_PENDING)
@@ -229,7 +234,7 @@ static void fly(World *w, Flight flight, unsigned mask) {
 
 static void follow(World *w, JobState state) {
     for (int i = 0; i < N; i++)
-        if (w->m[i].now.result == RESULT_NONE) {
+        if (w->m[i].now.result == RESULT_NONE && !w->m[i].again) {
             w->m[i].now.state = state;
             w->m[i].now.intent = w->now.intent;
             w->m[i].now.decided = w->now.decided;
@@ -240,8 +245,10 @@ static void follow(World *w, JobState state) {
 static void land(const Explorer *e, World *w, bool torn) {
     w->committing = 0;
     for (int i = 0; i < N; i++)
-        if (!torn || i == 0)
+        if (!torn || i == 0) {
             w->m[i].durable = w->m[i].now;
+            w->m[i].d_again = w->m[i].again;
+        }
     if (torn)
         return;
     w->durable = w->now;
@@ -278,7 +285,7 @@ static unsigned seen(const World *w, QemuJobPhase phase) {
     unsigned mask = 0;
 
     for (int i = 0; i < N; i++)
-        mask |= w->m[i].seen_phase == phase ? 1u << i : 0;
+        mask |= w->m[i].seen_phase == phase && !w->m[i].again ? 1u << i : 0;
     return mask;
 }
 
@@ -403,7 +410,8 @@ static void command(Explorer *e, World *w, int i, Flight flight) {
             m->root = ROOT_TARGET;
         return;
     case FLIGHT_ABORT:
-        if (w->durable.decided && m->durable.state != JOB_CONCLUDED)
+        if ((m->d_again ? m->durable.decided : w->durable.decided) &&
+            m->durable.state != JOB_CONCLUDED)
             harm(e, "job-cancel after the decision", w);
         if (is_there(m->phase))
             m->phase = QJOB_ENDING;
@@ -438,9 +446,31 @@ static void move_member(Explorer *e, const World *from, int i) {
         m->aborting = 1;
         w.fresh = 0;
         break;
+    case STEP_AGAIN:
+        m->again = 1;
+        m->leftover_gone = 0;
+        m->now = (Record){.state = JOB_PREPARING};
+        w.committing = 1;
+        break;
+    case STEP_SETUP:
+        m->phase = QJOB_RUNNING;
+        m->completing = m->target_current = w.fresh = 0;
+        break;
+    case STEP_RECORD_RUNNING:
+    case STEP_RECORD_READY:
+        m->now.state = s.action == STEP_RECORD_READY ? JOB_READY : JOB_RUNNING;
+        w.committing = 1;
+        break;
+    case STEP_ORDER:
+        m->now.state = JOB_PIVOTING;
+        m->now.intent = INTENT_PIVOT;
+        m->asked = 0;
+        w.committing = 1;
+        break;
     case STEP_DISMISS:
-        if (m->durable.state != JOB_CONCLUDED)
+        if (m->durable.state != JOB_CONCLUDED && !m->d_again)
             harm(e, "dismissed before the end is durable", &w);
+        m->leftover_gone = 1;
         m->phase = is_over(m->phase) ? QJOB_ABSENT : m->phase;
         w.fresh = 0;
         break;
@@ -451,6 +481,7 @@ static void move_member(Explorer *e, const World *from, int i) {
     case STEP_FINALIZE:
     case STEP_COMPLETE:
         w.intent = m->now.intent;
+        m->asked = s.action == STEP_COMPLETE;
         command(e, &w, i, s.action == STEP_FINALIZE ? FLIGHT_FINALIZE : FLIGHT_END);
         w.fresh = 0;
         break;
@@ -508,7 +539,7 @@ static void move_flight(Explorer *e, const World *from) {
 static void lose_connection(World *w) {
     w->connected = w->fresh = w->seen_runs = w->asked = w->aborting = w->owned = 0;
     for (int i = 0; i < N; i++)
-        w->m[i].seen_phase = w->m[i].seen_root = w->m[i].aborting = 0;
+        w->m[i].seen_phase = w->m[i].seen_root = w->m[i].aborting = w->m[i].asked = 0;
 }
 
 /* As group_restore(): the group's record decides for its members. */
@@ -519,9 +550,10 @@ static void restore(const Explorer *e, World *w) {
     for (int i = 0; i < N; i++) {
         Record *r = &w->m[i].now;
         *r = w->m[i].durable;
-        w->m[i].clean = 0;
+        w->m[i].again = w->m[i].d_again;
+        w->m[i].clean = w->m[i].leftover_gone = 0;
         if (!e->rules.decision_is_of_all || w->now.state == JOB_CONCLUDED ||
-            r->state == JOB_CONCLUDED || r->result != RESULT_NONE)
+            r->state == JOB_CONCLUDED || r->result != RESULT_NONE || w->m[i].again)
             continue;
         r->decided = w->now.decided;
         if (w->now.state != JOB_READY) {
@@ -618,6 +650,9 @@ static void move_qemu(Explorer *e, const World *from, int i) {
         m->phase = QJOB_PENDING;
         m->target_current = m->source_current = 1;
         go(e, &w, "pending", true);
+    } else if (m->phase == QJOB_RUNNING) {
+        m->phase = QJOB_READY;
+        go(e, &w, "in sync", true);
     }
     w = *from;
     if (m->phase == QJOB_READY) {

@@ -227,6 +227,9 @@ static void act(Explorer *e, World *w, const Step *s, bool may_stop) {
     case STEP_REFUSE:
         explorer_harm(e, "a combination that cannot be has come about", s->why, w);
         break;
+    case STEP_AGAIN:
+        explorer_harm(e, "a job that is in no group begins anew", s->why, w);
+        break;
     case STEP_WAIT:
     case _STEP_MAX:
         break;

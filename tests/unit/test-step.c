@@ -21,6 +21,8 @@
     /* in a group */                                                                               \
     X(OTHERS_ARE_NOT_AS_FAR, WAIT, NONE)                                                           \
     X(ITS_GROUP_ENDS_IT, WAIT, NONE)                                                               \
+    X(MIRRORED_AGAIN, AGAIN, NONE)                                                                 \
+    X(LEFT_BY_A_FAILED_SWITCH, DISMISS, NONE)                                                      \
     /* somebody else's */                                                                          \
     X(FOREIGN_CLEANED, CONCLUDE, NONE)                                                             \
     X(FOREIGN_OVER, CLEAN, NONE)                                                                   \
@@ -173,11 +175,15 @@ static Rule rule_over(const StepFacts *f) {
         return f->root == ROOT_SOURCE ? RULE_NOT_MADE_YET : RULE_DISK_WAS_CHANGED;
     if (f->intent == INTENT_CANCEL)
         return RULE_OVER_CANCELLED;
+    if (f->leftover && f->state == JOB_PREPARING && f->root == ROOT_SOURCE)
+        return RULE_LEFT_BY_A_FAILED_SWITCH;
     if (!f->decided)
         return RULE_OVER_TOO_EARLY;
     if (f->one_phase)
         return f->root == ROOT_OTHER && f->qjob == QJOB_CONCLUDED ? RULE_PIVOT_AND_UNPLUGGED
                                                                   : RULE_PIVOT_FAILED;
+    if (f->intent == INTENT_PIVOT && f->root == ROOT_SOURCE && f->member)
+        return RULE_MIRRORED_AGAIN;
     if (f->intent == INTENT_PIVOT)
         return f->root == ROOT_SOURCE ? RULE_PIVOT_FAILED : RULE_PIVOT_AND_UNPLUGGED;
     return f->qjob == QJOB_FAILED ? RULE_FINISH_FAILED : RULE_FINISHED;
@@ -295,6 +301,8 @@ static bool record_fits(const StepFacts *f) {
         return false;
     /* At the common point only by the decision of the group. */
     if (f->state == JOB_PENDING && (!f->member || !f->decided))
+        return false;
+    if (f->leftover && (f->member || f->foreign || f->state == JOB_QUEUED))
         return false;
     /* Processors and promises are the group's. */
     if (f->member && (f->halted || f->on_ready || f->foreign))
@@ -468,7 +476,11 @@ static const char *check_end(const StepFacts *f, const Step *s) {
         return "finished without a result, or too early";
     if (a == STEP_CONCLUDE && !f->clean)
         return "concluded before the finishing work";
-    if (a == STEP_DISMISS && (f->state != JOB_CONCLUDED || !is_over(f) || f->qjob == QJOB_ABSENT))
+    bool left = f->leftover && f->state == JOB_PREPARING && f->result == RESULT_NONE;
+    if (a == STEP_AGAIN && (!f->member || !f->decided || f->root != ROOT_SOURCE || !over))
+        return "mirrored again without need";
+    if (a == STEP_DISMISS &&
+        ((f->state != JOB_CONCLUDED && !left) || !is_over(f) || f->qjob == QJOB_ABSENT))
         return "dismissed before the end is recorded";
     if (a == STEP_RELEASE && (f->state != JOB_CONCLUDED ||
                               (!f->foreign && f->link == LINK_LIVE && f->qjob != QJOB_ABSENT)))
@@ -491,17 +503,20 @@ static const char *what_is_broken(const StepFacts *f, const Step *s) {
 
 /* ── the walk through all combinations ── */
 
-enum { N_BITS = 15 };
+enum { N_BITS = 16 };
 
 /* The next combination after that. A job of one phase has no others than these, for it has no guest to stop, nobody gives it
  * an end, and it is in no group. */
 static unsigned next_bits(unsigned bits) {
-    const unsigned one_phase = 1u << 14, along = 1 | 2 | 16 | 256 | 1024 | 2048;
+    const unsigned one_phase = 1u << 14, leftover = 1u << 15,
+                   along = 1 | 2 | 16 | 256 | 1024 | 2048;
 
     if (bits < one_phase)
         return bits + 1;
+    if (bits & leftover) /* alone, too: it is mirrored again by itself */
+        return bits + 1 < (leftover | 1u << 12) ? bits + 1 : 1u << N_BITS;
     bits = ((bits | ~along) + 1) & along;
-    return bits ? bits | one_phase : 1u << N_BITS;
+    return bits ? bits | one_phase : leftover;
 }
 
 /* False: not tried, for of the results one is enough with what a group adds. */
@@ -521,6 +536,9 @@ static bool facts_set_bits(StepFacts *f, unsigned bits) {
     f->member = bits & 4096;
     f->waits = bits & 8192;
     f->one_phase = bits & 16384;
+    f->leftover = bits & 32768;
+    if (f->leftover && f->result != RESULT_NONE)
+        return false;
     return (!f->member && !f->waits) || f->result == RESULT_PIVOTED ||
            (f->result == RESULT_NONE && !f->waits);
 }
@@ -531,7 +549,7 @@ static char *facts_to_text(const StepFacts *f) {
 
     return g_strdup_printf(
         "state %s, intent \"%s\", result \"%s\", link %s, QEMU's job %s, root "
-        "%s,%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s",
+        "%s,%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s",
         job_state_to_string(f->state), job_intent_to_string(f->intent),
         job_result_to_string(f->result), links[f->link], qemu_job_phase_to_string(f->qjob),
         roots[f->root], f->decided ? " decided" : "", f->clean ? " clean" : "",
@@ -540,7 +558,7 @@ static char *facts_to_text(const StepFacts *f) {
         f->must_stop ? " must-stop" : "", f->may_stop ? " may-stop" : "",
         f->must_prepare ? " must-prepare" : "", f->asked ? " asked" : "",
         f->aborting ? " aborting" : "", f->overdue ? " overdue" : "", f->member ? " member" : "",
-        f->waits ? " waits" : "", f->one_phase ? " one-phase" : "");
+        f->waits ? " waits" : "", f->one_phase ? " one-phase" : "", f->leftover ? " leftover" : "");
 }
 
 /* Calls visit for all values of what is no yes-or-no. How a kind calls its end (committed, pulled) is not asked for. */
