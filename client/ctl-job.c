@@ -54,10 +54,15 @@ bool job_is_ending(const json_t *job) {
 }
 
 bool job_is_ready(const json_t *job) {
-    const char *result = value_string(job, "Result");
+    static const char *const good[] = {"pivoted", "finished", "committed", "pulled"};
+    const char *kind = value_string(job, "Kind");
+    bool of_chain = strcmp(kind, "commit") == 0 || strcmp(kind, "pull") == 0;
 
     if (job_is_concluded(job))
-        return strcmp(result, "pivoted") == 0 || strcmp(result, "finished") == 0;
+        return string_index(good, G_N_ELEMENTS(good), value_string(job, "Result")) >= 0;
+    /* Those of one phase end without having been ready. */
+    if (of_chain && value_u64(job, "Ready") == 0)
+        return false;
     return state_is(job, "ready") || job_is_ending(job);
 }
 
@@ -147,6 +152,12 @@ char *job_sentence(const json_t *job) {
                                disk, target, paused ? "; the guest stood for " : "",
                                paused ? stood : "");
     }
+    if (strcmp(result, "committed") == 0)
+        return g_strdup_printf("Job %" PRIu64 " has committed: images of %s/%s are merged into %s.",
+                               id, domain, disk, target);
+    if (strcmp(result, "pulled") == 0)
+        return g_strdup_printf("Job %" PRIu64 " has pulled: %s holds what %s/%s had below it.", id,
+                               target, domain, disk);
     if (strcmp(result, "finished") == 0)
         return g_strdup_printf("Job %" PRIu64 " has finished: %s is a consistent copy of %s/%s.",
                                id, target, domain, disk);

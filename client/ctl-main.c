@@ -30,6 +30,8 @@ static const Verb verbs[] = {
     {"copy", 2, -1, TAKES_COPY | TAKES_WAITING, verb_copy, "DOMAIN DISK TARGET|DISK=TARGET..."},
     {"move", 2, -1, TAKES_COPY | TAKES_WAITING, verb_move, "DOMAIN DISK TARGET|DISK=TARGET..."},
     {"check", 2, 3, TAKES_COPY, verb_check, "DOMAIN DISK TARGET"},
+    {"commit", 2, 2, TAKES_COMMIT | TAKES_WAITING, verb_commit, "DOMAIN DISK"},
+    {"pull", 2, 2, TAKES_PULL | TAKES_WAITING, verb_pull, "DOMAIN DISK"},
     {"wait", 1, -1, TAKES_WAITING | TAKES_GOAL, verb_wait, "JOB..."},
     {"pivot", 1, -1, TAKES_END | TAKES_WAITING, verb_pivot, "JOB..."},
     {"finish", 1, -1, TAKES_END | TAKES_WAITING, verb_finish, "JOB..."},
@@ -71,6 +73,8 @@ static const char help_text[] =
     "  move DOMAIN DISK TARGET    As copy --on-ready=pivot: go over to the new image\n"
     "  copy DOMAIN DISK=TARGET... Several disks to one point in time, all or none; move likewise\n"
     "  check DOMAIN DISK TARGET   Say what would be refused; change nothing\n"
+    "  commit DOMAIN DISK         Merge the active layer, or with --top= another image, down\n"
+    "  pull DOMAIN DISK           Copy what lies below the active layer, or --top=, into it\n"
     "  wait JOB...                Wait until a job has ended, or with --for=ready is ready\n"
     "  pivot JOB...               Switch the guest to the target\n"
     "  finish JOB...              Stay on the source; the target is a consistent copy\n"
@@ -91,7 +95,7 @@ static const char help_text[] =
     "  -j, --json=short|pretty    Print JSON\n"
     "  -p --property=NAME, --value\n"
     "                             Of show: only this property; only its value\n"
-    "     --no-block              Do not wait; copy and move print the job's number\n"
+    "     --no-block              Do not wait; what makes a job prints its number\n"
     "     --timeout=DURATION      Wait no longer than this (exit code 4); the job goes on\n"
     "     --for=ready|concluded   What wait waits for\n"
     "  -l --full                  Do not shorten columns\n"
@@ -107,6 +111,11 @@ static const char help_text[] =
     "     --aio=native|threads --pause-guest=yes|no (1) --max-pause=DURATION (1)\n"
     "     --delete-source --keep-target (2) --delete-target (2) --force (2)\n"
     "     --request-id=TEXT\n"
+    "Options of commit and pull (only commit: 3):\n"
+    "     --top=IMAGE --base=IMAGE (by index, node or file, see chain) --backing-file=NAME\n"
+    "     --speed=RATE --on-error=stop|report|enospc --delete-image --request-id=TEXT\n"
+    "     --shallow (3) --active (3) --inner (3) --on-ready=wait|pivot|finish (3)\n"
+    "     --pause-guest=yes|no (3) --max-pause=DURATION (3)\n"
     "Options of history:\n"
     "     --domain=NAME --disk=NAME --kind=KIND --result=RESULT --since=TIME --until=TIME\n"
     "     --limit=N\n"

@@ -22,6 +22,8 @@ typedef enum {
     TAKES_GOAL = 1 << 8,    /* --for */
     TAKES_ALL = 1 << 9,
     TAKES_PROPERTY = 1 << 10,
+    TAKES_COMMIT = 1 << 12,
+    TAKES_PULL = 1 << 13,
     TAKES_GROUP = 1 << 11, /* not a verb: of several disks together, those of the whole group */
 } Takes;
 

@@ -129,14 +129,13 @@ static int group_message(Ctl *ctl, void *userdata, sd_bus_message **ret) {
 
 /* ── the verbs ── */
 
-/* Makes the job; surely once. 0 or an exit code. */
-static int copy_start(Ctl *ctl, CallMaker message, void *request, uint64_t *ret_id) {
+int job_make(Ctl *ctl, CallMaker message, void *request, uint64_t *ret_id) {
     g_auto(sd_bus_error) error = SD_BUS_ERROR_NULL;
     g_autoptr(sd_bus_message) reply = NULL;
     bool repeated;
 
     /* With an id of its own the request can be made again when the service dies over it, and is
-     * still one copy. */
+     * still one job. */
     if (!options_get(ctl->options, "request-id")) {
         g_autofree char *uuid = g_uuid_string_random();
         g_autofree char *request_id = g_strdup_printf("ctl-%s", uuid);
@@ -148,11 +147,21 @@ static int copy_start(Ctl *ctl, CallMaker message, void *request, uint64_t *ret_
     return r < 0 ? (int) error_report(ctl, r, &error) : 0;
 }
 
+int job_follow(Ctl *ctl, uint64_t id, Goal goal) {
+    if (ctl->options->no_block) {
+        printf("%" PRIu64 "\n", id);
+        return CTL_DONE;
+    }
+    g_autoptr(Waiter) waiter = waiter_new(ctl, goal, EXPECT_END, true);
+    waiter_add(waiter, id);
+    return (int) waiter_run(waiter);
+}
+
 static int copy_disk(Ctl *ctl, int argc, char **argv, uint64_t *ret_id) {
     g_auto(CopyRequest) request = {0};
     int r = copy_request_fill(ctl, argc, argv, &request);
 
-    return r != 0 ? r : copy_start(ctl, copy_message, &request, ret_id);
+    return r != 0 ? r : job_make(ctl, copy_message, &request, ret_id);
 }
 
 static int copy_disks(Ctl *ctl, int argc, char **argv, uint64_t *ret_id) {
@@ -160,7 +169,7 @@ static int copy_disks(Ctl *ctl, int argc, char **argv, uint64_t *ret_id) {
                                     .targets = g_ptr_array_new_with_free_func(g_free)};
     int r = group_request_fill(ctl, argc, argv, &request);
 
-    return r != 0 ? r : copy_start(ctl, group_message, &request, ret_id);
+    return r != 0 ? r : job_make(ctl, group_message, &request, ret_id);
 }
 
 int verb_copy(Ctl *ctl, int argc, char **argv) {
@@ -174,16 +183,9 @@ int verb_copy(Ctl *ctl, int argc, char **argv) {
     int r = group ? copy_disks(ctl, argc, argv, &id) : copy_disk(ctl, argc, argv, &id);
     if (r != 0)
         return r;
-    if (ctl->options->no_block) {
-        printf("%" PRIu64 "\n", id);
-        return CTL_DONE;
-    }
     const char *on_ready = options_get(ctl->options, "on-ready");
     bool wait = !on_ready || strcmp(on_ready, "wait") == 0;
-    g_autoptr(Waiter) waiter =
-        waiter_new(ctl, wait ? GOAL_READY : GOAL_CONCLUDED, EXPECT_END, true);
-    waiter_add(waiter, id);
-    return (int) waiter_run(waiter);
+    return job_follow(ctl, id, wait ? GOAL_READY : GOAL_CONCLUDED);
 }
 
 int verb_move(Ctl *ctl, int argc, char **argv) {

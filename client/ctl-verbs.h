@@ -19,6 +19,9 @@ int verb_show(Ctl *ctl, int argc, char **argv);
 int verb_copy(Ctl *ctl, int argc, char **argv);
 int verb_move(Ctl *ctl, int argc, char **argv);
 int verb_check(Ctl *ctl, int argc, char **argv);
+/* ctl-verbs-chain.c */
+int verb_commit(Ctl *ctl, int argc, char **argv);
+int verb_pull(Ctl *ctl, int argc, char **argv);
 /* ctl-verbs-job.c */
 int verb_wait(Ctl *ctl, int argc, char **argv);
 int verb_pivot(Ctl *ctl, int argc, char **argv);
@@ -43,3 +46,7 @@ int verb_watch(Ctl *ctl, int argc, char **argv);
  * reason was printed. */
 int domain_find(Ctl *ctl, const char *domain, char **ret_path);
 int disk_find(Ctl *ctl, const char *domain, const char *disk, char **ret_path);
+/* Makes a job by the call that message puts together, surely once. 0, or the exit code after the reason was printed. */
+int job_make(Ctl *ctl, CallMaker message, void *request, uint64_t *ret_id);
+/* Waits for a job that was made just now, to that goal, or with --no-block prints its number. Returns the exit code. */
+int job_follow(Ctl *ctl, uint64_t id, Goal goal);

@@ -68,6 +68,8 @@ def test_each_verb_works(t):
     # QEMU 7.2 cannot change it while it runs; the service says so.
     works("set-copy-mode", "5", "write-blocking", code=FAILED, text="cannot")
     works("cancel", "5", text="was cancelled")
+    for verb in "commit", "pull":
+        works(verb, "web", "vdb", code=FAILED, text="no backing file")
     works("permissions", text="org.blockjob1.copy ")
     assert len(json.loads(works("journal", "export").stdout)["jobs"]) == 5
     works("watch", "5", text="job 5 (web/vdb): cancelled")
