@@ -362,6 +362,8 @@ def python_jobs(suite, args):
                     second = once()
                 if second.verdict == OK:
                     second.output = f"(failed at the first try)\n{first.output[:FIRST_TRY_MAX]}"
+                else:
+                    second.output += f"\n(at the first try)\n{first.output[:FIRST_TRY_MAX]}"
                 return [second]
             jobs.append((name, go, suite))
     return jobs
