@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The service ends in the middle of a copy, in every way that systemd knows, and the job goes on."""
+import os
+
 from harness import *
 from machine import *
 
@@ -60,3 +62,23 @@ def test_stop_and_a_call_in_the_middle(t):
     answer = busctl("get-property", PREFIX, job.path, f"{PREFIX}.Job", "Id").ok()
     assert answer.stdout == f"t {job.id}\n", answer
     m.carried_on(qemu, job)
+
+
+def test_a_guest_that_ends_while_the_service_is_away(t):
+    """It runs as another user, whose processes the unit's /proc does not show."""
+    m = Machine(t)
+    qemu, _disk, job = m.slow_copy()
+    systemctl("stop", UNIT)
+    qemu.kill()
+    m.start()
+    job.wait_result("lost")
+    assert job.Restarts == 1 and not os.path.exists(job.Target), job.properties()
+
+
+def test_a_socket_that_appears_starts_the_service(t):
+    m = Machine(t)
+    systemctl("stop", UNIT)
+    wait_until(lambda: show("ActiveState") == "inactive", what="its end")
+    m.qemu()
+    wait_until(lambda: show("ActiveState") == "active", what="the service")
+    m.disk()
