@@ -294,11 +294,14 @@ static bool exists_failure(Failure *f, const char *path, mode_t mode) {
 
 /* ---- Looking at what is open ---- */
 
-/* Whether O_DIRECT works: some file systems take the flag and fail at the first read. */
+/* Whether O_DIRECT works: some file systems take the flag and fail at the first read. Where only the caller's own
+ * description can be used, it is as the caller has it. */
 static bool direct_works(int fd) {
-    autofd int probe = open_again(fd, O_RDONLY);
+    autofd int probe = open_again(fd, O_RDWR);
     void *buffer = NULL;
 
+    if (probe == -EACCES)
+        return fcntl(fd, F_GETFL) & O_DIRECT;
     if (probe < 0 || fcntl(probe, F_SETFL, O_DIRECT) < 0 ||
         posix_memalign(&buffer, DIRECT_ALIGN, DIRECT_ALIGN) != 0)
         return false;
