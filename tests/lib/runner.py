@@ -270,7 +270,7 @@ def unit_jobs(args):
                 r.seconds = took / len(results)
             return [r for r in results if not args.pattern or matches(r.name, args.pattern) or r.verdict == FAIL]
         # Cases are known only when the program has run: a pattern with a case's name runs them all.
-        if not args.pattern or matches(name, args.pattern) or args.pattern.count("/") != 1:
+        if not args.pattern or any(matches(n, args.pattern) for n in (name, f"{name}/")) or args.pattern.count("/") != 1:
             jobs.append((name, go, "unit"))
     for name, go in (("unit/sources_are_formatted", sources_are_formatted),
                      ("unit/every_test_is_built", lambda: every_test_is_built(args))):
