@@ -112,6 +112,7 @@ struct Job {
     uint32_t owner, restarts;
     uint64_t created, ready, finished, guest_paused, speed;
     char *copy_mode;
+    bool mode_asked;     /* QEMU was, or may have been, asked to change it, and has not answered */
     GPtrArray *warnings; /* char*, NULL-terminated */
     Instance instance;
     uint64_t group_id;  /* 0 = in none */
@@ -139,7 +140,7 @@ struct Job {
     bool advancing;     /* job_advance() is on the stack */
     bool again;         /* … and was called meanwhile */
     GPtrArray *commits; /* JobCommit*, not durable yet */
-    GPtrArray *asks;    /* JobAsk*, sent and not answered */
+    GPtrArray *asks;    /* JobAsk*, being recorded, or sent and not answered */
     uint64_t fresh;     /* the look from which on the view can be relied on */
     bool asked, aborting, stopped, prepared;
     bool leftover_gone; /* with redone: QEMU was told to forget the job that failed */

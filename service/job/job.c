@@ -415,6 +415,11 @@ void job_resume_after_restart(Job *j, Journal *journal, sd_event *event, const J
         return;
     j->restarts++;
     j->stopped = j->halted; /* perhaps by an earlier life */
+    if (j->mode_asked)      /* pause and speed are seen in QEMU, this is not */
+        job_warn(j,
+                 "Whether QEMU has changed the copy mode to \"write-blocking\" is not known, for "
+                 "the service ended before QEMU had answered; order it again to be sure.");
+    j->mode_asked = false;
     if (j->domain && j->kind->restored)
         j->kind->restored(j);
     job_log(j, LOG_INFO, MESSAGE_JOB_RECOVERED, "found in the journal, %s%s%s.",

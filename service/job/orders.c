@@ -170,7 +170,7 @@ bool job_set_on_ready(Job *j, OnReady on_ready, JournalDone done, void *userdata
     return true;
 }
 
-/* ── orders that only ask QEMU ── */
+/* ── orders that are QEMU's to carry out: recorded, asked, and what came of it recorded and told ── */
 
 typedef struct {
     const char *command;
@@ -185,6 +185,7 @@ typedef struct {
     void *userdata;
     uint64_t number;
     char *word;
+    bool sent;
     QmpSlot *slot;
     /* of a group: the members are asked, and the group is answered when they all are */
     unsigned open; /* members without an answer */
@@ -210,57 +211,59 @@ static void ask_free(JobAsk *ask) {
     g_free(ask);
 }
 
-static void ask_finish(JobAsk *ask, const Failure *f) {
-    ask->reply(f, ask->userdata);
+static void ask_finish(JobAsk *ask) {
+    ask->reply(&ask->failure, ask->userdata);
     ask_free(ask);
 }
 
 void job_asks_give_up(Job *j) {
-    g_auto(Failure) f = {0};
-
-    failure_set(&f, FAILURE_DOMAIN_NOT_RUNNING,
-                "Domain \"%s\" was detached; QEMU was not asked to the end.", j->domain_name);
     while (j->asks->len > 0) {
         JobAsk *ask = g_ptr_array_steal_index(j->asks, 0);
         qmp_slot_cancel(ask->slot);
-        ask_finish(ask, &f);
+        failure_set(&ask->failure, FAILURE_DOMAIN_NOT_RUNNING,
+                    "Domain \"%s\" was detached; QEMU was not asked to the end.", j->domain_name);
+        ask_finish(ask);
     }
 }
 
 /* The reply waits for the record, as that of every order. */
 static void on_ask_durable(int error, void *userdata) {
-    g_auto(Failure) f = {0};
+    JobAsk *ask = userdata;
 
-    if (error < 0)
-        failure_set(&f, FAILURE_JOURNAL, "QEMU has done it, but the journal has failed.");
-    ask_finish(userdata, &f);
+    if (error < 0 && ask->failure.kind == FAILURE_NONE)
+        failure_set(&ask->failure, FAILURE_JOURNAL,
+                    "QEMU has done it, but the journal has failed.");
+    ask_finish(ask);
 }
 
 static void ask_done(JobAsk *ask) {
     Job *j = ask->job;
-    unsigned changed = ask->kind->then(j, ask->number, ask->word);
+    unsigned changed = 0;
 
-    job_look_again(j, LOOK_JOBS); /* the view is of before */
-    job_commit_order(j, changed, "", on_ask_durable, ask);
+    if (ask->failure.kind == FAILURE_NONE) {
+        changed = ask->kind->then(j, ask->number, ask->word);
+        job_look_again(j, LOOK_JOBS); /* the view is of before */
+    }
+    job_commit_order(j, changed, ask->failure.message ? ask->failure.message : "", on_ask_durable,
+                     ask);
 }
 
 static void on_asked(QmpClient *c, json_t *result, const QmpError *error, void *userdata) {
     JobAsk *ask = userdata;
-    g_auto(Failure) f = {0};
+    Job *j = ask->job;
 
-    g_ptr_array_remove(ask->job->asks, ask);
-    if (!error) {
-        ask_done(ask);
-        return;
-    }
-    if (error->error != 0)
-        failure_set(&f, FAILURE_DOMAIN_UNRESPONSIVE,
+    g_ptr_array_remove(j->asks, ask);
+    if (error && error->error != 0)
+        failure_set(&ask->failure, FAILURE_DOMAIN_UNRESPONSIVE,
                     "QEMU did not answer (%s); look at the job before you try again.", error->text);
-    else if (g_str_equal(error->class_name, "CommandNotFound"))
-        failure_set(&f, FAILURE_NOT_SUPPORTED, "This QEMU cannot do that: %s", error->text);
-    else
-        failure_set(&f, FAILURE_QEMU, "QEMU refuses: %s", error->text);
-    ask_finish(ask, &f);
+    else if (error && g_str_equal(error->class_name, "CommandNotFound"))
+        failure_set(&ask->failure, FAILURE_NOT_SUPPORTED, "This QEMU cannot do that: %s",
+                    error->text);
+    else if (error)
+        failure_set(&ask->failure, FAILURE_QEMU, "QEMU refuses: %s", error->text);
+    if (ask->word && ask->failure.kind != FAILURE_DOMAIN_UNRESPONSIVE)
+        j->mode_asked = false;
+    ask_done(ask);
 }
 
 /* May QEMU be asked for that now? resume: also while an end is under way that an error has held up. */
@@ -281,18 +284,44 @@ static bool is_resume(const AskKind *kind) {
     return g_str_equal(kind->command, "block-job-resume");
 }
 
+static bool ask_send(JobAsk *ask) {
+    Job *j = ask->job;
+
+    ask->sent = true;
+    if (!check_askable(j, is_resume(ask->kind), &ask->failure))
+        return false;
+    if (domain_send(j->domain, &ask->slot, ask->kind->command,
+                    ask->kind->arguments(j, ask->number, ask->word), -1, on_asked, ask) < 0)
+        return failure_set(&ask->failure, FAILURE_DOMAIN_UNRESPONSIVE,
+                           "Domain \"%s\" was just disconnected; try again.", j->domain_name);
+    return true;
+}
+
+/* Each ask has a record of its own, and they become durable in their order: it is the turn of the first that waits. */
+static void ask_recorded(Job *j) {
+    guint i = 0;
+
+    while (i < j->asks->len && ((const JobAsk *) j->asks->pdata[i])->sent)
+        i++;
+    if (i == j->asks->len || ask_send(j->asks->pdata[i]))
+        return;
+    /* What was possible when it was ordered is not any more. */
+    ask_finish(g_ptr_array_steal_index(j->asks, i));
+}
+
 static bool ask_one(Job *j, const AskKind *kind, uint64_t number, const char *word, JobReply reply,
                     void *userdata, Failure *f) {
     if (!check_askable(j, is_resume(kind), f))
         return false;
-    JobAsk *ask = ask_new(j, kind, number, word, reply, userdata);
-    if (domain_send(j->domain, &ask->slot, kind->command, kind->arguments(j, number, word), -1,
-                    on_asked, ask) < 0) {
-        ask_free(ask);
-        return failure_set(f, FAILURE_DOMAIN_UNRESPONSIVE,
-                           "Domain \"%s\" was just disconnected; try again.", j->domain_name);
-    }
-    g_ptr_array_add(j->asks, ask);
+    json_t *arguments = kind->arguments(j, number, word);
+    char *words = json_dumps(arguments, JSON_COMPACT);
+    g_autofree char *detail = g_strdup_printf("%s %s", kind->command, words);
+
+    free(words);
+    json_decref(arguments);
+    g_ptr_array_add(j->asks, ask_new(j, kind, number, word, reply, userdata));
+    j->mode_asked |= word != NULL;
+    job_commit(j, 0, detail, ask_recorded);
     return true;
 }
 
@@ -301,11 +330,7 @@ static void on_member_asked(const Failure *f, void *userdata) {
 
     if (f->kind != FAILURE_NONE && ask->failure.kind == FAILURE_NONE)
         failure_set(&ask->failure, f->kind, "%s", f->message);
-    if (--ask->open > 0)
-        return;
-    if (ask->failure.kind != FAILURE_NONE)
-        ask_finish(ask, &ask->failure);
-    else
+    if (--ask->open == 0)
         ask_done(ask);
 }
 
