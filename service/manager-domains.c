@@ -457,40 +457,119 @@ static bool is_known(const Domain *d, const char *qemu_id) {
     return false;
 }
 
-static void adopt(Manager *m, Domain *d, const QemuJob *q) {
-    g_autofree char *prefix = g_strdup_printf("bj-%s-", journal_identity(m->journal));
-    bool over = q->phase == QJOB_CONCLUDED || q->phase == QJOB_FAILED;
+/* Ids that QEMU tells are believed within reason only: they are never given again. */
+#define ID_LEAP 1000000
 
-    if (g_str_has_prefix(q->id, prefix)) {
-        const Job *known = manager_job(m, g_ascii_strtoull(q->id + strlen(prefix), NULL, 10));
-        if (known && job_is_active(known))
-            return; /* of the same QEMU behind another socket */
-        journal_raise_id(m->journal, g_ascii_strtoull(q->id + strlen(prefix), NULL, 10));
-        if (over) {
-            log_notice("Domain \"%s\": QEMU's job \"%s\" is ours, over, and recorded nowhere as "
-                       "active; dismissed.",
-                       domain_name(d), q->id);
-            domain_send(d, NULL, "job-dismiss", json_pack("{s:s}", "id", q->id), -1, NULL, NULL);
-            return;
-        }
-        log_event(LOG_WARNING, MESSAGE_JOURNAL_CORRUPT,
-                  "Domain \"%s\": QEMU runs our job \"%s\", which the journal has lost; it is "
-                  "shown and not touched.",
-                  domain_name(d), q->id);
-    } else if (over)
-        return;
+/* The number of a job of ours that is known nowhere here; 0 if it is not one. */
+static uint64_t lost_id(Manager *m, const QemuJob *q) {
+    g_autofree char *prefix = g_strdup_printf("bj-%s-", journal_identity(m->journal));
+    uint64_t id =
+        g_str_has_prefix(q->id, prefix) ? g_ascii_strtoull(q->id + strlen(prefix), NULL, 10) : 0;
+
+    return id > 0 && id <= journal_last_id(m->journal) + ID_LEAP ? id : 0;
+}
+
+static void watch_foreign(Manager *m, Domain *d, const QemuJob *q) {
     Disk *disk = disk_of_foreign(d, q);
     manager_start_job(m, foreign_new(journal_new_id(m->journal), disk, d, q), disk, NULL, NULL);
 }
 
+/* The witness in query-fdsets' answer, by the beginning that is the job's name. */
+static const char *find_witness(const json_t *fdsets, const char *tag) {
+    const json_t *set, *fd;
+    size_t i, k;
+    size_t length = strlen(tag);
+
+    json_array_foreach (fdsets, i, set)
+        json_array_foreach (json_object_get(set, "fds"), k, fd) {
+            const char *opaque = json_string_value(json_object_get(fd, "opaque"));
+            if (opaque && strncmp(opaque, tag, length) == 0 && opaque[length] == ' ')
+                return opaque;
+        }
+    return NULL;
+}
+
+static void adopt_lost(Manager *m, Domain *d, const QemuJob *q, const json_t *fdsets) {
+    uint64_t id = lost_id(m, q);
+    Disk *disk = disk_of_foreign(d, q);
+    const char *witness = find_witness(fdsets, q->id);
+    Job *j = disk && !disk->job && witness && !manager_job(m, id) ? copy_adopt(id, disk, q, witness)
+                                                                  : NULL;
+
+    journal_raise_id(m->journal, id); /* its names in QEMU are taken */
+    if (!j) {
+        log_event(LOG_WARNING, MESSAGE_JOURNAL_CORRUPT,
+                  "Domain \"%s\": QEMU runs our job \"%s\", which the journal has lost, and does "
+                  "not tell enough to carry it on; it is shown and not touched.",
+                  domain_name(d), q->id);
+        watch_foreign(m, d, q);
+        return;
+    }
+    log_event(LOG_WARNING, MESSAGE_JOURNAL_CORRUPT,
+              "Domain \"%s\": QEMU runs our job \"%s\", which the journal has lost; it is carried "
+              "on as job %" PRIu64 ".",
+              domain_name(d), q->id, id);
+    manager_start_job(m, j, disk, NULL, NULL);
+}
+
+/* Known here, or by the domain that is the same QEMU behind another socket. */
+static bool is_ours_already(Manager *m, const Domain *d, const QemuJob *q) {
+    uint64_t id = lost_id(m, q);
+    const Job *known = id > 0 ? manager_job(m, id) : NULL;
+
+    return is_known(d, q->id) || (known && job_is_active(known));
+}
+
+static bool has_ended(const QemuJob *q) {
+    return q->phase == QJOB_CONCLUDED || q->phase == QJOB_FAILED;
+}
+
+static void on_fdsets(QmpClient *c, json_t *result, const QmpError *error, void *userdata) {
+    Manager *m = userdata;
+    GHashTableIter iter;
+    void *value;
+
+    if (error && error->error != 0)
+        return; /* no answer: the next look asks again */
+    g_hash_table_iter_init(&iter, m->domains);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        GPtrArray *jobs = view_jobs(domain_view(value));
+        for (guint i = 0; i < jobs->len && domain_qmp(value) == c; i++) {
+            const QemuJob *q = jobs->pdata[i];
+            if (is_block_job(q) && !has_ended(q) && lost_id(m, q) > 0 &&
+                !is_ours_already(m, value, q))
+                adopt_lost(m, value, q, result);
+        }
+    }
+}
+
+static void drop_over(Domain *d, const QemuJob *q) {
+    g_autofree char *image = g_strconcat(q->id, "-t", NULL);
+
+    log_notice("Domain \"%s\": QEMU's job \"%s\" is ours, over, and recorded nowhere as active; "
+               "dismissed.",
+               domain_name(d), q->id);
+    domain_send(d, NULL, "job-dismiss", json_pack("{s:s}", "id", q->id), -1, NULL, NULL);
+    copy_drop_image(d, image);
+}
+
 void manager_adopt_jobs(Manager *m, Domain *d) {
     GPtrArray *jobs = view_jobs(domain_view(d));
+    bool lost = false;
 
     for (guint i = 0; i < jobs->len; i++) {
         const QemuJob *q = jobs->pdata[i];
-        if (is_block_job(q) && !is_known(d, q->id))
-            adopt(m, d, q);
+        if (!is_block_job(q) || is_ours_already(m, d, q))
+            continue;
+        if (lost_id(m, q) > 0 && has_ended(q))
+            drop_over(d, q);
+        else if (lost_id(m, q) > 0)
+            lost = true;
+        else if (!has_ended(q))
+            watch_foreign(m, d, q);
     }
+    if (lost)
+        domain_send(d, NULL, "query-fdsets", NULL, -1, on_fdsets, m);
 }
 
 /* ── domain XML ── */

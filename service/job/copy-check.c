@@ -441,7 +441,7 @@ static void take(char **slot, char **from, const char *fallback) {
     *slot = *from ? g_steal_pointer(from) : g_strdup(fallback);
 }
 
-static void copy_set_source(Job *j, Disk *disk) {
+void copy_set_source(Job *j, Disk *disk) {
     Domain *d = disk->domain;
     Copy *c = &j->copy;
     bool full = !g_str_equal(c->sync, "top");

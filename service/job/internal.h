@@ -293,7 +293,13 @@ bool check_no_member(const Job *j, const char *verb, Failure *f);
 char *job_document(const Job *j);
 bool job_document_parse(Job *j, const char *document);
 
+/* adopt.c */
+/* What QEMU is told with the target's descriptors, so that it can tell it again. */
+char *copy_witness(const Job *j);
+
 /* copy-check.c */
+/* The source and what stands under it, from the disk as it is. */
+void copy_set_source(Job *j, Disk *disk);
 void copy_clear(Copy *c);
 /* The domain answers and the disk has a medium. */
 bool job_check_disk(const Disk *disk, Failure *f);

@@ -130,6 +130,9 @@ Job *group_new(uint64_t id, GPtrArray *members, GroupOptions *o);
 void group_restore_member(Job *member, Job *group);
 /* and when all members of all groups are there: the group's record decides for them. Nothing for other jobs. */
 void group_restore(Job *group);
+/* A copy of ours that runs in QEMU and that the journal has lost; witness: as copy_witness() wrote it. NULL if that is
+ * none of this job. */
+Job *copy_adopt(uint64_t id, Disk *disk, const QemuJob *qjob, const char *witness);
 /* A job that somebody else started in QEMU. */
 Job *foreign_new(uint64_t id, Disk *disk, Domain *domain, const QemuJob *qjob);
 

@@ -295,8 +295,10 @@ static bool add_descriptors(Job *j) {
         fd_close(readable);
         return false;
     }
+    g_autofree char *witness = copy_witness(j);
     qmp_batch_add(j->batch, false, "add-fd",
-                  json_pack("{s:I, s:s}", "fdset-id", fdset_of(j->id), "opaque", j->tag), writable);
+                  json_pack("{s:I, s:s}", "fdset-id", fdset_of(j->id), "opaque", witness),
+                  writable);
     if (readable >= 0)
         qmp_batch_add(j->batch, false, "add-fd", json_pack("{s:I}", "fdset-id", fdset_of(j->id)),
                       readable);

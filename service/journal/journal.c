@@ -198,6 +198,10 @@ uint64_t journal_new_id(Journal *j) {
     return ++j->last_id;
 }
 
+uint64_t journal_last_id(const Journal *j) {
+    return j->last_id;
+}
+
 void journal_raise_id(Journal *j, uint64_t at_least) {
     j->last_id = MAX(j->last_id, at_least);
 }

@@ -84,6 +84,7 @@ const char *journal_identity(const Journal *j);
 /* A new job id: never given before, also not by an earlier run. Only what is written with it lasts. */
 uint64_t journal_new_id(Journal *j);
 /* The highest id that journal_new_id() has given or found; raises it when QEMU knows a higher one of this journal. */
+uint64_t journal_last_id(const Journal *j);
 void journal_raise_id(Journal *j, uint64_t at_least);
 
 /* What was on disk at journal_open(): jobs that are active or still exported (JournalJob*), all domains
