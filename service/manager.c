@@ -265,7 +265,10 @@ void manager_retire(Manager *m) {
     g_ptr_array_sort(finished, by_end);
     for (guint i = m->config->keep_finished; i < finished->len; i++) {
         Job *j = finished->pdata[i];
-        if (!job_is_released(j) || now - job_info(j).finished < m->config->keep_finished_age)
+        uint64_t finished_at = job_info(j).finished;
+        uint64_t age =
+            now > finished_at ? now - finished_at : 0; /* the clock may have been set back */
+        if (!job_is_released(j) || age < m->config->keep_finished_age)
             continue;
         if (job_is_exported(j))
             dismiss(m, j, NULL, NULL);

@@ -197,10 +197,12 @@ static void act_decide(Job *j) {
 void job_guest_goes_on(Job *j) {
     uint64_t now = now_realtime(), stood = 0;
 
+    uint64_t at_most = j->halt_since > 0 ? now_monotonic() - j->halt_since : 0;
     if (j->halt_since > 0 && j->domain)
         stood = domain_guest_stood(j->domain, j->halt_time);
-    if (stood == 0 && j->halt_since > 0) /* no events */
-        stood = now_monotonic() - j->halt_since;
+    if (j->halt_since > 0 &&
+        (stood == 0 || stood > at_most)) /* no events, or QEMU's clock was set */
+        stood = at_most;
     else if (stood == 0 && j->hold_since > 0 && j->halt_time > 0 &&
              now > j->halt_time) /* stopped by an earlier life of the service */
         stood = now - j->halt_time;

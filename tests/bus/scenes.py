@@ -104,7 +104,7 @@ class Heartbeat:
         self._call()
         return self
 
-    def _clock(self):
+    def clock(self):
         """Seconds, without those that the processes of a call have spent in the queue for a processor."""
         queued = 0
         for pid in self.pids:
@@ -116,10 +116,10 @@ class Heartbeat:
         if not self.going:
             return False
         path, interface, name = self.calls[len(self.times) % len(self.calls)]
-        started = self._clock()
+        started = self.clock()
 
         def answered(gio, result):
-            self.times.append(self._clock() - started)
+            self.times.append(self.clock() - started)
             try:
                 gio.call_finish(result)
             except GLib.Error as e:

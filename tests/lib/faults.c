@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Preloaded into the service: a disk that is slow or full and a clock that is wrong, by what tests/lib/faults.py writes into
  * the folder FAULTS_FOLDER: slow (milliseconds of each fdatasync), full (no block can be written), clock (seconds that
- * CLOCK_REALTIME is ahead). Only the journal's files are slow and full. */
+ * the time of day is ahead). Only the journal's files are slow and full. */
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 int fdatasync(int fd);
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t offset);
 int clock_gettime(clockid_t id, struct timespec *ret);
+int gettimeofday(struct timeval *restrict ret, void *restrict zone);
 
 /* Is the fault asked for, and with which number? */
 static bool fault(const char *name, long *ret) {
@@ -76,4 +78,13 @@ int clock_gettime(clockid_t id, struct timespec *ret) {
     if (r == 0 && id == CLOCK_REALTIME && fault("clock", &seconds))
         ret->tv_sec += seconds;
     return r;
+}
+
+int gettimeofday(struct timeval *restrict ret, void *restrict zone) {
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    ret->tv_sec = now.tv_sec;
+    ret->tv_usec = now.tv_nsec / 1000;
+    return 0;
 }
