@@ -333,40 +333,40 @@ void disks_from_json(Domain *d, const json_t *array) {
     }
 }
 
-bool disks_are_known(const Domain *d) {
-    GPtrArray *devices = view_devices(d->view);
+/* Is it known what the device stands on? What was plugged, or put over an image, since the last look at the graph is not. */
+static bool device_is_known(const Domain *d, const QemuDevice *device) {
+    const Disk *disk = NULL;
 
-    for (guint i = 0; i < devices->len; i++) {
-        const QemuDevice *device = devices->pdata[i];
-        const Disk *disk = NULL;
-        for (guint n = 0; n < d->disks->len && !disk; n++)
-            if (g_str_equal(((Disk *) d->disks->pdata[n])->device, device->qdev))
-                disk = d->disks->pdata[n];
-        bool same = disk && g_strcmp0(device->root, disk->root) == 0;
-        bool known = !device->root || g_hash_table_contains(d->named_nodes, device->root) ||
-                     view_skip_filters(d->view, device->root);
-        if (device->qdev[0] && !same && (!disk || !known))
-            return false;
-    }
-    return true;
+    for (guint n = 0; n < d->disks->len && !disk; n++)
+        if (g_str_equal(((Disk *) d->disks->pdata[n])->device, device->qdev))
+            disk = d->disks->pdata[n];
+    if (disk && g_strcmp0(device->root, disk->root) == 0)
+        return true;
+    return disk && (!device->root || g_hash_table_contains(d->named_nodes, device->root) ||
+                    view_skip_filters(d->view, device->root));
 }
 
-void disks_update(Domain *d) {
+bool disks_update(Domain *d, bool nodes_too) {
     GPtrArray *devices = view_devices(d->view);
-    bool changed = false;
+    bool changed = false, complete = true;
 
     for (guint i = 0; i < devices->len; i++) {
         const QemuDevice *device = devices->pdata[i];
         if (!device->qdev[0])
             continue; /* a drive that is plugged into nothing */
         Disk *disk = domain_disk_by_device(d, device->qdev);
+        if (disk)
+            disk->seen = (unsigned) d->looks;
+        if (!nodes_too && !device_is_known(d, device)) {
+            complete = false;
+            continue;
+        }
         if (!disk) {
             disk_add(d, device);
             changed = true;
             continue;
         }
         unsigned what = disk_set_image(disk, device);
-        disk->seen = (unsigned) d->looks;
         if (what)
             d->hooks.disk_changed(disk, what, d->userdata);
     }
@@ -383,4 +383,5 @@ void disks_update(Domain *d) {
     }
     if (changed)
         d->hooks.changed(d, DOMAIN_CHANGED_DISKS, d->userdata);
+    return complete;
 }

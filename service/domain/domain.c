@@ -329,10 +329,8 @@ static void look_complete(Domain *d) {
     d->live = true;
     d->unresponsive = false;
     domain_set_state(d, d->run_state, "");
-    if ((scope & LOOK_BLOCK) && !d->with_nodes && !disks_are_known(d))
-        domain_look(d, LOOK_ALL); /* plugged since: what it stands on is not known yet */
-    else if (scope & LOOK_BLOCK)
-        disks_update(d);
+    if ((scope & LOOK_BLOCK) && !disks_update(d, d->with_nodes))
+        domain_look(d, LOOK_ALL); /* what some disk stands on is not known yet */
     if (first)
         d->hooks.link_changed(d, d->userdata);
     if (first)

@@ -85,10 +85,9 @@ int link_adopt(Domain *d, int fd, bool resume);
 
 /* disk.c */
 void disks_free(Domain *d);
-/* Brings the list of disks in line with the view. */
-void disks_update(Domain *d);
-/* Is every device of the view a disk already, and what it stands on known? */
-bool disks_are_known(const Domain *d);
+/* Brings the list of disks in line with the view. Without nodes_too, what is not known yet of a disk is left as it was. False:
+ * there is such a disk, a look at the nodes is needed. */
+bool disks_update(Domain *d, bool nodes_too);
 json_t *disks_to_json(const Domain *d);
 void disks_from_json(Domain *d, const json_t *array);
 void named_node_free(void *data);

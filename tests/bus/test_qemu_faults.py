@@ -214,3 +214,27 @@ def test_copies_that_fail_again_and_again_leave_nothing(t):
     assert grown < 4096, f"{grown} KiB more"
     assert not os.listdir(t.path("copies"))
     assert not [n for n in qemu.block_graph()[0] if n.startswith("bj-")] and not qemu.jobs()
+
+
+# ---- slow answers ----
+
+@deadline(60)
+def test_disk_is_on_its_target_when_the_end_is_told_though_another_copy_has_just_begun(t):
+    """QEMU takes its time to tell its graph: what is not known yet of one disk does not keep back what is known of the
+    other, so that the next copy begins where the guest is."""
+    _s, _qemu, proxy, domain, _other = behind_proxy(t, disks=2)
+    a, b = domain.disk("vda"), domain.disk("vdb")
+
+    def late(name, message):
+        if name == "x-debug-query-block-graph":
+            time.sleep(0.2)
+        return message
+    for number in range(3):
+        target = t.path(f"copies/a{number}.qcow2")
+        job = a.copy(target).wait("ready")
+        proxy.on_reply = late
+        other = slow_job(t, b, f"b{number}.qcow2")
+        job.pivot().wait_result("pivoted")
+        assert a.Source == target, f"pivot {number} is told, and the disk is on {a.Source}"
+        proxy.on_reply = None
+        other.cancel().wait_result("cancelled")
