@@ -76,10 +76,8 @@ def test_bus_that_hangs_holds_up_no_job(t):
 def test_clients_that_leave_in_the_middle_of_any_call_leave_nothing_behind(t):
     s, _qemu, domain = small(t, disks=2)
     job = slow_job(t, domain.disk())
-    job.set_speed(2)
     calls = [("AttachDomain", ROOT, f"{PREFIX}.Manager", "(ssa{sv})", ("x", t.path("nobody.sock"), {})),
              ("WaitFor", job.path, job.INTERFACE, "(st)", ("concluded", 0)),
-             ("SetSpeed", job.path, job.INTERFACE, "(t)", (3,)),
              ("Pause", job.path, job.INTERFACE, "()", ()),
              ("SetOnReady", job.path, job.INTERFACE, "(s)", ("wait",)),
              ("ListHistory", ROOT, f"{PREFIX}.Manager", "(a{sv})", ({},)),
