@@ -43,6 +43,7 @@ typedef struct {
     Failure lookup_failure; /* the uid cannot be found: the handler is to refuse */
     bool charged;           /* counts against the limits */
     bool visited;           /* its handler has run since it was put back */
+    bool held;              /* waits for something that is not asked here */
     bool permissions;       /* of GetPermissions: all actions at once, and the reply is made here */
     PolkitAnswer answers[_AUTH_MAX];
     GSList *checks;       /* Check*, waiting for polkit */
@@ -108,7 +109,7 @@ static void visit_drop(Visit *v) {
 }
 
 static bool visit_waits(const Visit *v) {
-    return v->lookup || v->checks;
+    return v->lookup || v->checks || v->held;
 }
 
 static void verdict_free(Failure *f) {
@@ -354,6 +355,24 @@ int auth_sender_uid(Auth *a, sd_bus_message *m, uint32_t *ret, Failure *f) {
         return 1;
     }
     return lookup_start(a, m, name, f);
+}
+
+void auth_hold(Auth *a, sd_bus_message *m, uint32_t uid) {
+    Visit *v = visit_find(a, m);
+
+    if (!v)
+        v = visit_new(a, m);
+    v->uid_known = v->held = true;
+    v->uid = uid;
+}
+
+void auth_go_on(Auth *a, sd_bus_message *m) {
+    Visit *v = g_hash_table_lookup(a->visits, m);
+
+    if (!v || !v->held)
+        return;
+    v->held = false;
+    visit_put_back(v);
 }
 
 static void add_detail(GPtrArray *details, const char *key, const char *value) {

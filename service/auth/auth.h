@@ -70,6 +70,11 @@ int auth_check(Auth *a, sd_bus_message *m, const AuthRequest *request, Failure *
  * f says why (ACCESS_DENIED, LIMITS_EXCEEDED). *ret is written only with 1. */
 int auth_sender_uid(Auth *a, sd_bus_message *m, uint32_t *ret, Failure *f);
 
+/* A call of that uid, allowed so far, waits for something else before its handler can go on: the handler returns 1, what was
+ * decided about the call is kept, and auth_go_on() puts it back into the queue, unless its caller has left. */
+void auth_hold(Auth *a, sd_bus_message *m, uint32_t uid);
+void auth_go_on(Auth *a, sd_bus_message *m);
+
 /* GetPermissions: asks polkit about every action for the sender and replies to m with a{ss} (yes, no, challenge).
  * The handler returns 1 when this returns 0 or 1 (replied, or will reply or run again); negative: refused, f says why. */
 int auth_reply_permissions(Auth *a, sd_bus_message *m, Failure *f);

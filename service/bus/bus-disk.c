@@ -71,6 +71,23 @@ int bus_authorize_copy(Bus *b, sd_bus_message *m, const Disk *disk, const CopyOp
     return r;
 }
 
+void bus_add_copy_paths(GPtrArray *paths, const Disk *disk, const CopyOptions *o) {
+    if (o->fd < 0)
+        g_ptr_array_add(paths, o->target);
+    if (disk->source[0] == '/')
+        g_ptr_array_add(paths, disk->source);
+    if (o->backing && o->backing[0] == '/')
+        g_ptr_array_add(paths, o->backing);
+}
+
+static int reach_copy(Bus *b, sd_bus_message *m, uint32_t uid, const Disk *disk,
+                      const CopyOptions *o, Failure *f) {
+    g_autoptr(GPtrArray) paths = g_ptr_array_new();
+
+    bus_add_copy_paths(paths, disk, o);
+    return bus_reach(b, m, uid, paths, f);
+}
+
 void bus_job_made(int error, void *call) {
     Call *c = call;
 
@@ -99,6 +116,8 @@ static int method_copy(sd_bus_message *m, void *userdata, sd_bus_error *error) {
     r = bus_authorize_copy(b, m, disk, &o, "copy", &f);
     if (r > 0)
         r = auth_sender_uid(b->auth, m, &uid, &f);
+    if (r > 0)
+        r = reach_copy(b, m, uid, disk, &o, &f);
     if (r == 0)
         return 1;
     if (r < 0)
@@ -221,6 +240,11 @@ static int check_copy(sd_bus_message *m, DiskFound *found, const char *target,
         return 1;
     if (r < 0)
         return bus_fail(error, &f);
+    r = reach_copy(b, m, uid, disk, &o, &f);
+    if (r == 0)
+        return 1;
+    if (r < 0)
+        return reply_check(m, false, 0, 0, &f);
 
     bool ok = manager_copy_check(b->manager, disk, &o, uid, &available, &needed, &f);
     return reply_check(m, ok, available, needed, &f);

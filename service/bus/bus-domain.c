@@ -176,6 +176,20 @@ static int authorize_copies(Bus *b, sd_bus_message *m, Domain *d, GPtrArray *cop
     return r;
 }
 
+static int reach_copies(Bus *b, sd_bus_message *m, uint32_t uid, Domain *d, GPtrArray *copies,
+                        Failure *f) {
+    g_autoptr(GPtrArray) paths = g_ptr_array_new();
+
+    for (guint i = 0; i < copies->len; i++) {
+        const DiskCopy *c = copies->pdata[i];
+        const Disk *disk = manager_disk(d, c->disk, f);
+        if (!disk)
+            return -ENOENT;
+        bus_add_copy_paths(paths, disk, &c->copy);
+    }
+    return bus_reach(b, m, uid, paths, f);
+}
+
 static int method_copy_disks(sd_bus_message *m, void *userdata, sd_bus_error *error) {
     DomainFound *found = userdata;
     Bus *b = found->bus;
@@ -199,6 +213,8 @@ static int method_copy_disks(sd_bus_message *m, void *userdata, sd_bus_error *er
     r = authorize_copies(b, m, d, copies, &f);
     if (r > 0)
         r = auth_sender_uid(b->auth, m, &uid, &f);
+    if (r > 0)
+        r = reach_copies(b, m, uid, d, copies, &f);
     if (r == 0)
         return 1;
     if (r < 0)

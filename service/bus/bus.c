@@ -526,6 +526,7 @@ Bus *bus_free(Bus *b) {
     g_ptr_array_unref(b->held);
     wait_free_all(b);
     calls_free(b);
+    reaching_free(b);
     g_hash_table_unref(b->objects);
     g_array_unref(b->ended);
     sd_bus_unref(b->bus);

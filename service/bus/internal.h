@@ -59,6 +59,7 @@ struct Bus {
     GArray *ended;       /* uint64_t: jobs that finished before the announcement */
     GQueue calls;        /* Call* */
     GQueue waiters;      /* Waiter* */
+    GQueue reaching;     /* Reaching* */
     GPtrArray *held;     /* sd_bus_message*: calls for a domain that is being connected to */
 
     unsigned n_domains;                 /* in objects */
@@ -76,6 +77,12 @@ extern const sd_bus_vtable manager_vtable[], domain_vtable[], disk_vtable[], job
 bool bus_hold(Bus *b, const Domain *d, sd_bus_message *m);
 /* Likewise for what needs to know the images under the disk, which right after a switch only the next look tells. */
 bool bus_hold_disk(Bus *b, Disk *disk, sd_bus_message *m);
+/* Do the file systems of these paths answer? 1: yes; 0: not known yet, the handler returns 1 and runs again; negative: one
+ * does not, f says which. After the authorization, of which uid is a result, and before any path is touched. */
+int bus_reach(Bus *b, sd_bus_message *m, uint32_t uid, GPtrArray *paths, Failure *f);
+/* What a copy is going to touch, borrowed; a descriptor's file system has answered already. */
+void bus_add_copy_paths(GPtrArray *paths, const Disk *disk, const CopyOptions *o);
+void reaching_free(Bus *b);
 /* Whether there is an object at path. The manager knows some more, which are not durable yet. */
 bool bus_has(const Bus *b, const char *path);
 /* Fill the snapshot of bus for one object. */

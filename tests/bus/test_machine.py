@@ -362,3 +362,56 @@ def test_reboot_right_behind_the_decision_leaves_the_guest_on_its_target(t):
     assert job.Result == "pivoted", job.properties()
     assert named == t.path("copies/new.qcow2")
     image_compare(t.path("web0.qcow2"), t.path("copies/new.qcow2"), share=True)
+
+
+# ---- a file system whose server is gone ----
+
+def hung_place(t):
+    """A folder in a FUSE file system whose server never answers; given back with the test."""
+    folder = t.path("hung")
+    os.makedirs(folder)
+    server = os.open("/dev/fuse", os.O_RDWR)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS):
+        raise OSError(ctypes.get_errno(), "unshare")
+    run(["mount", "--make-rprivate", "/"]).ok()
+    o = f"fd={server},rootmode=40000,user_id=0,group_id=0".encode()
+    if libc.mount(b"fuse", folder.encode(), b"fuse", 0, o):
+        raise OSError(ctypes.get_errno(), "mount")
+    t.cleanup(lambda: os.close(server))  # whoever waits for it is let go on
+    return folder, server
+
+
+@deadline(120)
+def test_file_system_that_hangs_holds_up_its_own_caller_only(t):
+    """Copy and Check are refused after 5 s; the loop never touches the place, and copies elsewhere go on, also while more
+    callers wait for it than there are helpers."""
+    folder, server = hung_place(t)
+    s, _qemu, domain = small(t, disks=2)
+    _other, other = guest(t, s, "other")
+    disk, free = domain.disk(), domain.disk("vdb")
+    target = f"{folder}/new.qcow2"
+    conns = [t.bus.connect() for _ in range(4)]
+    with Heartbeat(other):
+        began = time.monotonic()
+        calls = [conn.call_async(disk.path, Disk.INTERFACE, "Copy", "(sa{sv})", (target, {})) for conn in conns]
+        check = s.conn.call_async(disk.path, Disk.INTERFACE, "Check", "(ssa{sv})", ("copy", target, {}))
+        other.disk().copy(t.path("copies/o.qcow2"), on_ready="pivot").wait_result("pivoted")
+        assert not any(c.done for c in calls)
+        for call in calls:
+            error = refused(call.result, "BadTarget", text="does not answer")
+            assert target in error.message, error
+        assert check.result()["error-name"] == f"{PREFIX}.Error.BadTarget"
+        assert 4 < time.monotonic() - began < 15 * PATIENCE
+        # Callers who leave are forgotten, helpers that hang are not more than there may be.
+        for _ in range(30):
+            conn = t.bus.connect()
+            conn.call_async(disk.path, Disk.INTERFACE, "Copy", "(sa{sv})", (target, {}))
+            conn.gio.flush_sync(None)
+            conn.close()
+        assert not s.jobs().keys() - {j for j in s.jobs() if s.jobs()[j]["DomainName"] == "other"}
+        threads = len(os.listdir(f"/proc/{s.process.pid}/task"))
+        assert threads <= 2 + 16, f"{threads} threads"
+    # The server is gone for good: everybody is let go on, and there are helpers again.
+    run(["umount", "-f", "-l", folder])
+    free.copy(t.path("copies/b.qcow2"), on_ready="pivot").wait_result("pivoted")
