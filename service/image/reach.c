@@ -117,7 +117,8 @@ static int on_answered(sd_event_source *source, int fd, uint32_t revents, void *
 static int on_deadline(sd_event_source *source, uint64_t usec, void *userdata) {
     g_autoptr(Reach) r = userdata;
 
-    r->done(r, r->errand->paths[r->errand->at], r->userdata);
+    unsigned at = atomic_load(&r->errand->at);
+    r->done(r, r->errand->paths[at], r->userdata);
     return 0;
 }
 

@@ -288,6 +288,16 @@ def test_yes_lets_the_copy_begin_and_its_owner_is_the_caller(t):
     assert Job(client, path).OwnerUid == OTHER
 
 
+def test_copy_is_authorized_once_though_it_waits_for_its_place_afterwards(t):
+    """Somebody who has just typed a password is not asked again because the call was put aside once more."""
+    scene = Scene(t)
+    before = len(scene.polkit.checks)
+    _, call = copy_as_other(scene)
+    call.result()
+    asked = [c.action for c in scene.polkit.checks[before:]]
+    assert len(asked) == len(set(asked)) == 1, asked
+
+
 def test_delayed_answer_holds_up_nobody_else(t):
     scene = Scene(t)
     scene.polkit.set(("delay", 0.5, "yes"))

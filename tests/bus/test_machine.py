@@ -272,6 +272,25 @@ def test_service_that_finds_no_memory_dies_and_carries_on(t):
     job.wait_result("pivoted")
 
 
+# ---- two at once ----
+
+@deadline(60)
+def test_second_service_says_so_and_exits_and_the_first_goes_on(t):
+    """On the same journal, also when it would be on another bus."""
+    s, _qemu, domain = small(t)
+    job = slow_job(t, domain.disk())
+    bus = Bus(t.path("bus2"))
+    with Heartbeat(domain):
+        for env in t.bus.env, bus.env:
+            second = Process([s.binary, f"--state-dir={s.state_dir}", f"--socket-dir={s.socket_dir}",
+                              f"--config={s.config_path}"], t.path("second.log"), env=env, name="second")
+            assert second.wait() == 1, second.log()
+            assert "Another instance of blockjobd is using the journal" in second.log(), second.log()
+    assert job.State == "running" and s.process.alive
+    job.cancel().wait_result("cancelled")
+    bus.stop()
+
+
 # ---- the end of the service, of the machine ----
 
 @deadline(120)
