@@ -140,6 +140,26 @@ class Heartbeat:
         assert late < self.limit, f"other domains were disturbed: {late:.3f} s, of {len(times)} calls"
 
 
+class Memory:
+    """What the service's memory grows by from now on; a sanitizer keeps what was freed, so it may have more then."""
+
+    def __init__(self, s):
+        self.s = s
+        self.before = self._resident()
+
+    def _resident(self):
+        with open(f"/proc/{self.s.process.pid}/status") as f:
+            return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
+
+    def grown(self, at_most):
+        """KiB; raises when they are more than AT_MOST."""
+        grown = self._resident() - self.before
+        with open(f"/proc/{self.s.process.pid}/maps") as f:
+            at_most *= 32 if "libasan" in f.read() else 1
+        assert grown < at_most, f"the service has grown by {grown} KiB"
+        return grown
+
+
 def dismissed(job):
     """Whether the job could be dismissed; for wait_until()."""
     try:

@@ -10,12 +10,6 @@ from scenes import *
 from test_wait_for import send_without_reading
 
 
-def resident(s):
-    """KiB of memory that the service has now."""
-    with open(f"/proc/{s.process.pid}/status") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
-
-
 def descriptors(s):
     return len(os.listdir(f"/proc/{s.process.pid}/fd"))
 
@@ -94,12 +88,12 @@ def test_clients_that_leave_in_the_middle_of_any_call_leave_nothing_behind(t):
     with Heartbeat(domain):
         round_of_calls()
         assert s.manager.NDomains == 1
-        before, memory = descriptors(s), resident(s)
+        before, memory = descriptors(s), Memory(s)
         for _ in range(5):
             round_of_calls()
         assert s.manager.NDomains == 1
     assert descriptors(s) <= before, f"{descriptors(s)} descriptors, {before} before"
-    assert resident(s) - memory < 2048, f"{resident(s) - memory} KiB more"
+    memory.grown(2048)
     job.cancel().wait_result("cancelled")
 
 
@@ -124,15 +118,13 @@ def test_clients_that_never_read_do_not_make_the_service_grow(t):
     s, _qemu, domain = small(t)
     for _ in range(20):
         s.objects()
-    before = resident(s)
+    memory = Memory(s)
     for _ in range(4):
         raw = send_without_reading(t, 3000)
         t.cleanup(raw.close)
     with Heartbeat(domain, limit=0.5):
         domain.disk().copy(t.path("copies/x"), on_ready="pivot").wait_result("pivoted")
-    grown = resident(s) - before
-    print(f"note: 12000 answers that nobody reads: {grown} KiB more")
-    assert grown < 16 * 1024, f"{grown} KiB more"
+    print(f"note: 12000 answers that nobody reads: {memory.grown(16 * 1024)} KiB more")
 
 
 @deadline(60)
