@@ -36,7 +36,7 @@ static const Field fields[] = {
     F("total", U64, progress.total),
     F("speed", U64, speed),
     F("copy-mode", STRING, copy_mode),
-    F("mode-asked", BOOL, mode_asked),
+    LATER("mode-asked", BOOL, mode_asked),
     F("start", U64, instance.start),
     F("source-node", STRING, copy.source_node),
     F("source-path", STRING, copy.source_path),
