@@ -123,6 +123,9 @@ class Forger:
                 self.qemu("add-fd", fdset_id=self.sets, opaque=witness.replace("NAME", self.name), _fd=f.fileno())
         self.qemu("blockdev-mirror", job_id=self.name, device="libvirt-1-format", target="theirs", sync="full",
                   speed=1, buf_size=1 << 20, auto_dismiss=False)
+        # What was lost is found with the first look of a new life.
+        self.s.restart(kill=False)
+        back(self.s, self.disk)
         return Job(self.s, wait_until(lambda: self.disk.Job != "/" and self.disk.Job, what="the job"))
 
     def end(self, job):
