@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
-/* The Job itself, for the files of this room: job.c (life, transitions, orders), act.c (carrying out steps), record.c (the
+/* The Job itself, for the files of this room: job.c (life, transitions), facts.c, act.c (carrying out steps), record.c (the
  * journal's document), kind-*.c. Nobody else includes this. */
 
 #include "job/job.h"
@@ -201,11 +201,18 @@ void job_look_again(Job *j, unsigned scope);
 void job_warn(Job *j, const char *format, ...) G_GNUC_PRINTF(2, 3);
 void job_set_error(Job *j, FailureKind kind, const char *format, ...) G_GNUC_PRINTF(3, 4);
 const QemuJob *job_in_qemu(const Job *j);
-StepFacts job_facts(const Job *j);
 /* Records the intent to pivot or to finish, and whether the guest will be stopped for it. */
 void job_record_end(Job *j, JobIntent intent, JournalDone done, void *userdata);
-bool job_may_stop(const Job *j);
 bool job_check_exports(const Job *j, JobIntent intent, Failure *f);
+
+/* facts.c */
+StepFacts job_facts(const Job *j);
+/* Is the pause that copying the rest takes short enough? Of a group: of every member. */
+bool job_may_stop(const Job *j);
+/* Is the process in which the job runs (or ran) known to be gone? */
+StepLink job_link(const Job *j);
+/* Does QEMU hold writes of the guest until we have decided? */
+bool job_holds(const Job *j);
 
 /* orders.c */
 /* The domain goes: callers that wait for QEMU are told so. */

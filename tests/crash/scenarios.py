@@ -169,6 +169,7 @@ def group_pivot_on_ready(scene):
 SCENARIOS = {
     "pivot": ({}, pivot),
     "pivot_of_qcow2": ({"format": "qcow2"}, pivot),
+    "pivot_of_qcow2_that_qemu_makes": ({"format": "qcow2", "preallocation": "metadata"}, pivot),
     "pivot_with_a_definition": ({"definition": True}, pivot),
     "pivot_of_qcow2_with_a_definition": ({"format": "qcow2", "definition": True}, pivot),
     "pivot_with_the_guest_running": ({"pause_guest": False}, pivot),

@@ -17,7 +17,7 @@ def test_pivot_of_qcow2(t):
 
 @deadline(3600)
 def test_pivot_of_qcow2_that_qemu_makes(t):
-    sweep(scenes(t, format="qcow2", preallocation="metadata"), pivot)
+    sweep(t, "pivot_of_qcow2_that_qemu_makes")
 
 
 @deadline(3600)
