@@ -4,6 +4,7 @@ Jobs go on, nobody else waits, and nothing is left behind."""
 import os
 import time
 
+from faults import Faults
 from harness import *
 from process import PATIENCE
 from scenes import *
@@ -100,13 +101,20 @@ def test_clients_that_leave_in_the_middle_of_any_call_leave_nothing_behind(t):
 @deadline(60)
 def test_copy_whose_client_left_before_the_answer_is_a_job_like_any_other(t):
     """It was ordered; who asks again with its request-id is told which job it is."""
-    s, _qemu, domain = small(t)
+    faults = Faults(t)
+    s = t.service(wrap=faults.wrap)
+    _qemu, domain = guest(t, s, "web")
+    os.makedirs(t.path("copies"))
     conn = t.bus.connect()
     disk, target = domain.disk(), t.path("copies/new.qcow2")
     o = options({"on_ready": "pivot", "request_id": "once"}, [])
     conn.call_async(disk.path, disk.INTERFACE, "Copy", "(sa{sv})", (target, o))
+    # It leaves when it is past its authorization, while its order is being made durable.
+    faults.set("slow", 1000)
     conn.gio.flush_sync(None)
+    wait_until(lambda: "ordered by uid" in s.process.log(), what="the order")
     conn.close()
+    faults.clear("slow")
     new = s.wait_signal("JobNew")
     again = disk.copy(target, on_ready="pivot", request_id="once")
     assert again.path == new.args[1] and len(s.signals("JobNew")) == 1
